@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* /proc/PID/pagemap: what a process's page tables hold. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/units.h"
+#include "kernel/uapi.h"
+
+/* Bits of a pagemap word. */
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+#define PAGEMAP_UFFD_WP (UINT64_C(1) << 57)
+
+/* Return: 0 with an owned fd, -EACCES without ptrace-read rights, -ESRCH, other -errno. */
+int pagemap_open(int *ret_fd, pid_t pid);
+
+/* One pagemap word per base page, read with pread. Return: 0 or -errno (-ESRCH: the process ended). */
+int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words);
+
+enum {
+	_PAGEMAP_DONE,
+	PAGEMAP_UNARMED, /* part of the range is not registered for asynchronous write-protection */
+};
+
+/**
+ * pagemap_scan() - one PAGEMAP_SCAN call, walked until the range or the vector ends
+ * @categories:   PAGE_IS_ bits; a page is reported if it has any of them
+ * @flags:        PM_SCAN_ bits
+ * @vector:       in the ledger for dirty scans; zeroed by the caller
+ * @ret_n:        regions written
+ * @ret_walk_end: continue from here; equal to the range's end when complete
+ *
+ * Aligns nothing: hugetlb ranges must be 2 MiB aligned when re-arming. A process that has ended
+ * looks clean: check its pidfd afterwards.
+ * Return: 0, PAGEMAP_UNARMED, -ENOTTY before Linux 6.7, other -errno.
+ */
+int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t flags,
+		 struct page_region *vector, uint64_t n_vector, uint64_t *ret_n,
+		 struct hva *ret_walk_end);
+
+/**
+ * pagemap_first_used() - the first page of a range that has content in this process
+ * @ret_is_used: false if every page is empty; then @ret_first is untouched
+ *
+ * Present pages and swap entries count, write-protect markers do not. Uses PAGEMAP_SCAN, or
+ * pagemap words before Linux 6.7.
+ */
+int pagemap_first_used(int fd, struct hva_range range, bool *ret_is_used, struct hva *ret_first);

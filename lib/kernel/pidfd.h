@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* Processes by fd: no pid is ever trusted twice. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Return: 0 with an owned, O_CLOEXEC fd (readable when the process ends), -ESRCH, other -errno. */
+int pidfd_open_pid(int *ret_fd, pid_t pid);
+
+/* The pid behind a pidfd. Return: 0, -ESRCH if it was reaped, -EBADFD if it is no pidfd. */
+int pidfd_get_pid(int pidfd, pid_t *ret_pid);
+
+/* False once the process has ended, reaped or not. */
+bool pidfd_is_alive(int pidfd);
+
+/* A duplicate of another process's fd, O_CLOEXEC. Return: 0, -EBADF, -EPERM (needs CAP_SYS_PTRACE), -ESRCH. */
+int pidfd_get_fd(int pidfd, int remote_fd, int *ret_fd);
+
+int pidfd_kill(int pidfd, int signal);
+
+/* The process at the other end of a Unix socket: SO_PEERPIDFD, or SO_PEERCRED and pidfd_open before Linux 6.5. */
+int pidfd_of_peer(int socket, int *ret_fd, pid_t *ret_pid, uid_t *ret_uid, gid_t *ret_gid);
