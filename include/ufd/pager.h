@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libufd-pager: page the memory of other processes, without the daemon.
+ *
+ * An engine (struct ufd_pager) serves guests. A guest is a name, its memories and the mappers
+ * (processes) that map them. Each running guest has one demand thread, which the engine owns; it
+ * reads the userfaultfds and fills pages from the memories' sources. The engine never logs and never
+ * ends a process unless the guest's policy is UFD_POLICY_KILL. What happens is told by events.
+ *
+ * A guest is built in this order:
+ *	ufd_pager_guest_new(), ufd_pager_guest_add_mapper(), ufd_pager_guest_add_memory(),
+ *	ufd_pager_guest_add_mapping() for every view of it, ufd_pager_guest_start().
+ * The same calls hot-plug a running guest. Nothing is allocated on the fault path.
+ *
+ * Threads: calls on one engine and its guests are made by one thread at a time. Those that say
+ * "blocks" read /proc or wait for the demand thread (milliseconds), so daemons make them from a job.
+ * Lengths and offsets are bytes. File descriptors are borrowed and duplicated, unless said otherwise.
+ * Every call returns 0 or a negative errno, and leaves its ret_ parameters alone when it fails.
+ */
+#ifndef UFD_PAGER_H
+#define UFD_PAGER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef UFD_OPTS
+#define UFD_OPTS(type, name, ...) struct type name = { .size = sizeof(struct type), __VA_ARGS__ }
+#endif
+
+#define UFD_NAME_BYTES 64 /* longest name of a guest or a memory, with its final NUL */
+
+struct ufd_pager;
+struct ufd_pager_guest;
+struct ufd_source;
+struct ufd_read;
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+enum ufd_event_kind {
+	UFD_EVENT_COMPLETED = 1,	/* nothing is absent any more */
+	UFD_EVENT_GRADUATED,		/* complete, unregistered, no cost any more; the handles stay */
+	UFD_EVENT_MAPPER_ENDED,		/* value: pid of the process that ended */
+	UFD_EVENT_ENDED,		/* the last process ended: free the guest */
+	UFD_EVENT_STALLED,		/* bytes cannot be had; value: positive errno. Told once until it recovers */
+	UFD_EVENT_RECOVERED,		/* stalled pages were filled after all */
+	UFD_EVENT_DEADLINE,		/* a page has stalled for the guest's deadline; its policy was applied */
+	UFD_EVENT_POISONED,		/* value: pages */
+	UFD_EVENT_KILLED,		/* policy kill; value: pid */
+	UFD_EVENT_FOREIGN_MAPPER,	/* a process that is not ours mapped a memory that is still lazy; value: pid */
+	UFD_EVENT_FOREIGN_TOUCH,	/* an absent page appeared in the file; value: 1 if its bytes were restored */
+	UFD_EVENT_DISCARD_UNANNOUNCED,	/* a present page vanished without an event; it reads zero */
+	UFD_EVENT_EXHAUSTED,		/* no memory or no huge page for a fill; retried with backoff */
+	UFD_EVENT_SOURCE_CHANGED,	/* the source's file was replaced, cut or written under us */
+	UFD_EVENT_LOST,			/* value: events that did not fit the queue */
+};
+
+/* Readable; valid during the callback. Grows at the end. */
+struct ufd_event {
+	size_t size;
+	uint64_t time_ns;	/* CLOCK_MONOTONIC */
+	const char *memory;	/* name, or NULL if it concerns the guest */
+	uint64_t offset;	/* in the memory */
+	int64_t value;
+	uint32_t kind;		/* enum ufd_event_kind */
+	uint32_t reserved;
+};
+
+/* Called by ufd_pager_dispatch() only. */
+typedef void (*ufd_event_fn)(struct ufd_pager_guest *guest, const struct ufd_event *event,
+			     void *userdata);
+
+/* ---- the engine ------------------------------------------------------------------------------ */
+
+/**
+ * struct ufd_pager_opts - settings of ufd_pager_new()
+ * @size:     sizeof this struct, by UFD_OPTS()
+ * @on_event: called by ufd_pager_dispatch(); may be NULL
+ * @userdata: for @on_event
+ */
+struct ufd_pager_opts {
+	size_t size;
+	ufd_event_fn on_event;
+	void *userdata;
+};
+
+/* An engine without guests. Return: 0, -ENOMEM, -ENOSYS (no userfaultfd or io_uring here), -EINVAL/-E2BIG (options). */
+int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *opts);
+
+/* Stops every guest as ufd_pager_guest_free() does. NULL is fine. Blocks. Return: NULL. */
+struct ufd_pager *ufd_pager_free(struct ufd_pager *pager);
+
+/* Readable when ufd_pager_dispatch() has something to do; owned by the engine. */
+int ufd_pager_fd(const struct ufd_pager *pager);
+
+/* Deliver what has happened. Does not block. A callback may free the guest it is told of. */
+int ufd_pager_dispatch(struct ufd_pager *pager);
+
+/* ---- sources --------------------------------------------------------------------------------- */
+
+/* Answers of struct ufd_source_ops callbacks beside a negative errno. */
+enum ufd_source_answer {
+	UFD_SOURCE_DATA = 0,	/* the bytes are in the buffer */
+	UFD_SOURCE_ZERO = 1,	/* all of them are zero; the buffer was left alone */
+	UFD_SOURCE_PENDING = 2,	/* ufd_read_complete() will be called, once, by any thread */
+};
+
+/**
+ * struct ufd_source_ops - a source of your own
+ * @size:   sizeof this struct, by UFD_OPTS()
+ * @length: bytes it has; a memory must not be longer
+ * @read:   fill @buffer from @offset. Called by the demand thread: must not block or fault on guest
+ *	    memory. Return: enum ufd_source_answer or a negative errno. @read is for ufd_read_complete()
+ * @extent: what lies at @offset, without reading it: UFD_SOURCE_DATA or UFD_SOURCE_ZERO, and how far
+ *	    that holds. Called by the demand thread, must not block. NULL: everything is data
+ * @free:   the last reference went; NULL if there is nothing to do
+ */
+struct ufd_source_ops {
+	size_t size;
+	uint64_t length;
+	int (*read)(void *userdata, uint64_t offset, void *buffer, uint64_t length,
+		    struct ufd_read *read);
+	int (*extent)(void *userdata, uint64_t offset, uint64_t length, uint64_t *ret_length);
+	void (*free)(void *userdata);
+};
+
+/* A source with callbacks; the caller holds the reference. */
+int ufd_source_new(struct ufd_source **ret, const struct ufd_source_ops *ops, void *userdata);
+
+/**
+ * ufd_source_open() - a source from its SPEC
+ * @spec:      `zero`, `file:PATH[,offset=N]`, or `backing` (the memory's own file holds the bytes)
+ * @fd:        for `file:` without a path: its open file; else -1
+ * @ret_error: what is wrong with the SPEC or its file, a static or thread-local text; may be NULL
+ *
+ * Context: any; opens the file (may block). Return: 0, -EINVAL (SPEC), -errno of the file.
+ */
+int ufd_source_open(struct ufd_source **ret, const char *spec, int fd, const char **ret_error);
+
+struct ufd_source *ufd_source_ref(struct ufd_source *source);
+struct ufd_source *ufd_source_unref(struct ufd_source *source);
+
+/* Finish a pending read: @answer is UFD_SOURCE_DATA, UFD_SOURCE_ZERO or a negative errno. Any thread; does not block. */
+void ufd_read_complete(struct ufd_read *read, int answer);
+
+/* ---- guests ---------------------------------------------------------------------------------- */
+
+enum ufd_policy {
+	UFD_POLICY_STALL = 0,	/* retry with backoff for ever, and say so */
+	UFD_POLICY_POISON = 1,	/* after the deadline the page raises SIGBUS (Linux 6.6) */
+	UFD_POLICY_KILL = 2,	/* after the deadline the processes of the guest are killed */
+};
+
+enum ufd_track {
+	UFD_TRACK_SCAN = 0,	/* asynchronous write-protection, read by PAGEMAP_SCAN (Linux 6.7) */
+	UFD_TRACK_WP = 1,	/* synchronous write-protect faults */
+};
+
+enum ufd_other_mappers {
+	UFD_OTHERS_REFUSE = 0,	/* start fails with -EUSERS while a process that is no mapper of the guest maps a memory */
+	UFD_OTHERS_EAGER = 1,	/* fill everything before start returns; later mappers are fine then */
+	UFD_OTHERS_IGNORE = 2,	/* the caller has seen to it (e.g. checked and will add them) */
+};
+
+enum ufd_populated {
+	UFD_POPULATED_REFUSE = 0,	/* -ENOTEMPTY if a page exists where absence was declared */
+	UFD_POPULATED_PUNCH = 1,	/* free such pages first (memfd, tmpfs, hugetlbfs) */
+	UFD_POPULATED_KEEP = 2,		/* they count as present */
+};
+
+/**
+ * struct ufd_pager_guest_opts - settings of ufd_pager_guest_new(); zero is every field's default
+ * @size:		sizeof this struct, by UFD_OPTS()
+ * @deadline_ns:	for @policy; 0 applies poison or kill at the first failure
+ * @background_rate:	bytes a second of background fill, 0 is without limit
+ * @window_bytes:	neighbours fetched with a demanded page; 0 is 64 KiB, UFD_NO_WINDOW none
+ * @spin_ns:		look for faults this long before sleeping
+ * @policy:		enum ufd_policy
+ * @track:		enum ufd_track; must agree with how the uffds were made
+ * @other_mappers:	enum ufd_other_mappers
+ * @populated:		enum ufd_populated
+ * @no_background:	1: fill only what is demanded or prefetched
+ * @cpu:		1 + the CPU the demand thread stays on, 0 is anywhere
+ * @nice:		nice value of the demand thread; needs CAP_SYS_NICE below 0, else it stays 0
+ * @is_user_mode:	1: the uffds are user-mode-only (toy VMMs; never for KVM)
+ */
+struct ufd_pager_guest_opts {
+	size_t size;
+	uint64_t deadline_ns;
+	uint64_t background_rate;
+	uint64_t window_bytes;
+	uint64_t spin_ns;
+	uint32_t policy;
+	uint32_t track;
+	uint32_t other_mappers;
+	uint32_t populated;
+	uint32_t no_background;
+	uint32_t cpu;
+	int32_t nice;
+	uint32_t is_user_mode;
+};
+#define UFD_NO_WINDOW UINT64_MAX
+
+/**
+ * ufd_pager_guest_new() - a guest that is not running yet
+ * @name: 1 to 63 bytes, unique among the engine's guests
+ *
+ * Return: 0, -EEXIST, -EINVAL, -E2BIG (an option this library does not know), -ENOMEM.
+ */
+int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest **ret, const char *name,
+			const struct ufd_pager_guest_opts *opts);
+
+/**
+ * ufd_pager_guest_free() - stop paging
+ *
+ * Stops the demand thread, unregisters and wakes. Pages that are absent read zero from then on:
+ * call ufd_pager_guest_finish() first if the process is to live. NULL is fine. Blocks. Return: NULL.
+ */
+struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *guest);
+
+const char *ufd_pager_guest_name(const struct ufd_pager_guest *guest);
+void ufd_pager_guest_set_userdata(struct ufd_pager_guest *guest, void *userdata);
+void *ufd_pager_guest_userdata(const struct ufd_pager_guest *guest);
+
+/* The options in force, defaults filled in. */
+void ufd_pager_guest_get_opts(const struct ufd_pager_guest *guest, struct ufd_pager_guest_opts *ret);
+
+/**
+ * ufd_pager_guest_add_mapper() - a process that maps the guest's memory
+ * @uffd:       its userfaultfd, handshake done, O_NONBLOCK
+ * @pidfd:      the process
+ * @pagemap:    its /proc/PID/pagemap, or -1: opened by us when needed (ptrace-read rights)
+ * @ret_mapper: a small number for ufd_pager_guest_add_mapping()
+ *
+ * Return: 0, -EBADFD (no uffd), -EPROTO (no handshake), -EWOULDBLOCK (blocking uffd), -ESRCH, -ENOSPC (8 a guest).
+ */
+int ufd_pager_guest_add_mapper(struct ufd_pager_guest *guest, int uffd, int pidfd, int pagemap,
+			       uint32_t *ret_mapper);
+
+enum ufd_memory_kind {
+	UFD_MEMORY_ANON = 0,	/* one process's anonymous range; offsets count from its first mapping */
+	UFD_MEMORY_SHMEM = 1,	/* memfd or tmpfs, mapped shared */
+	UFD_MEMORY_HUGETLB = 2,	/* huge pages, mapped shared */
+	UFD_MEMORY_PRIVATE = 3,	/* a memfd, tmpfs or hugetlbfs file mapped MAP_PRIVATE */
+};
+
+/**
+ * struct ufd_pager_memory_opts - one memory
+ * @size:	sizeof this struct, by UFD_OPTS()
+ * @name:	1 to 63 bytes, unique in the guest
+ * @length:	bytes, a multiple of @page_bytes
+ * @page_bytes:	0 is the system's base page; else a huge page size
+ * @source:	where absent pages come from; the memory takes a reference
+ * @source_offset: where the memory's first byte lies in the source
+ * @backing_offset: where the memory's first byte lies in @backing
+ * @backing:	memfd, tmpfs or hugetlbfs file; -1 for UFD_MEMORY_ANON
+ * @kind:	enum ufd_memory_kind
+ */
+struct ufd_pager_memory_opts {
+	size_t size;
+	const char *name;
+	uint64_t length;
+	uint64_t page_bytes;
+	struct ufd_source *source;
+	uint64_t source_offset;
+	uint64_t backing_offset;
+	int backing;
+	uint32_t kind;
+};
+
+/**
+ * ufd_pager_guest_add_memory() - declare a memory, wholly absent
+ * @ret_memory: a small number for the calls below
+ *
+ * Return: 0, -EINVAL (alignment, kind), -EEXIST (name), -ERANGE (the source is shorter, or the
+ *	   backing file), -EBADF (backing of the wrong kind), -ENOSPC (64 a guest), -ENOMEM.
+ */
+int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
+			       const struct ufd_pager_memory_opts *opts, uint32_t *ret_memory);
+
+/**
+ * ufd_pager_guest_add_mapping() - a view of a memory in one process
+ * @address: where it is mapped in @mapper's process, aligned to the page size of the memory
+ * @offset:  in the memory
+ *
+ * Registers the range; with the memory's first mapping of an offset, absence is proved there as
+ * the guest's option populated says. Faults raised meanwhile wait. Blocks.
+ * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping), -EBUSY (another
+ *	   userfaultfd is registered there), -EPERM (this mapping cannot be registered), -ESRCH,
+ *	   -ENOTEMPTY (*ret_offset, if not NULL, is the page), -EACCES (pagemap).
+ */
+int ufd_pager_guest_add_mapping(struct ufd_pager_guest *guest, uint32_t mapper, uint32_t memory,
+				uint64_t address, uint64_t length, uint64_t offset,
+				uint64_t *ret_offset);
+
+/* Forget a mapping, whole; its waiters are woken. Blocks. Return: 0, -ENOENT. */
+int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *guest, uint32_t mapper, uint64_t address,
+				   uint64_t length);
+
+/**
+ * ufd_pager_guest_other_mappers() - processes that map a memory and are not mappers of the guest
+ * @pids:  filled with at most @n_pids of them
+ * @ret_n: how many there are
+ *
+ * Blocks (reads /proc). Return: 0 or -errno.
+ */
+int ufd_pager_guest_other_mappers(struct ufd_pager_guest *guest, uint32_t memory, pid_t *pids,
+				  size_t n_pids, size_t *ret_n);
+
+/* Begin to serve. Blocks when the option other_mappers asks for it. Return: 0, -EUSERS, -EAGAIN/-ENOMEM (thread). */
+int ufd_pager_guest_start(struct ufd_pager_guest *guest);
+
+/* Fill a range soon, before other background work. @length 0: to the end. Return: 0, -EINVAL, -EBUSY (64 are queued). */
+int ufd_pager_guest_prefetch(struct ufd_pager_guest *guest, uint32_t memory, uint64_t offset,
+			     uint64_t length);
+
+/* The owner discarded, or wrote by another way than a registered mapping. Blocks. Return: 0, -EINVAL. */
+int ufd_pager_guest_note_discard(struct ufd_pager_guest *guest, uint32_t memory, uint64_t offset,
+				 uint64_t length);
+int ufd_pager_guest_note_write(struct ufd_pager_guest *guest, uint32_t memory, uint64_t offset,
+			       uint64_t length);
+
+/**
+ * ufd_pager_guest_finish() - fill all that is absent, without rate limit
+ * @timeout_ns: 0 waits for ever
+ *
+ * Blocks. Return: 0 when nothing is absent, -ETIMEDOUT, -ESRCH (the guest ended).
+ */
+int ufd_pager_guest_finish(struct ufd_pager_guest *guest, uint64_t timeout_ns);
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+/* Readable. Counts since start; grows at the end. */
+struct ufd_guest_stats {
+	size_t size;
+	uint64_t faults_missing, faults_minor, faults_wp;
+	uint64_t faults_stale;		/* the page was there already, or on its way */
+	uint64_t removes;		/* REMOVE events */
+	uint64_t pages_demand, pages_window, pages_background;
+	uint64_t pages_zero;		/* of those: filled with zeros or left as holes */
+	uint64_t filled_bytes, source_bytes;
+	uint64_t source_errors;
+	uint64_t foreign_touches;
+	uint64_t discards_unannounced;
+	uint64_t exhausted;		/* fills that met an empty pool or no memory */
+	uint64_t wakes, retries;
+	uint64_t poisoned_pages;
+	uint64_t stalled_pages;		/* now */
+	uint64_t absent_bytes, present_bytes, removed_bytes, length_bytes; /* now */
+	uint64_t fault_p50_ns, fault_p90_ns, fault_p99_ns, fault_max_ns;
+	uint64_t n_mappings, n_memories;
+	uint32_t is_complete, is_graduated, is_ended, reserved;
+};
+
+/* Any thread. @stats->size must be set (UFD_OPTS()); a shorter, older struct is filled as far as it goes. */
+int ufd_pager_guest_stats(struct ufd_pager_guest *guest, struct ufd_guest_stats *stats);
+
+/* Readable. */
+struct ufd_memory_stats {
+	size_t size;
+	const char *name;	/* the guest's; valid while the memory is */
+	uint64_t length_bytes, page_bytes;
+	uint64_t absent_bytes, filling_bytes, present_bytes, removed_bytes;
+	uint64_t stalled_pages;
+	uint32_t kind, n_mappings;
+};
+
+/* Return: 0, -ENOENT for a number beyond the last memory. */
+int ufd_pager_memory_stats(struct ufd_pager_guest *guest, uint32_t memory,
+			   struct ufd_memory_stats *stats);
+
+/* Readable. */
+struct ufd_mapping_info {
+	size_t size;
+	uint64_t address, length, offset;
+	uint32_t mapper, memory;
+	pid_t pid;
+	uint32_t reserved;
+};
+
+/* The @index-th mapping of the guest. Return: 0, -ENOENT beyond the last. */
+int ufd_pager_mapping_info(struct ufd_pager_guest *guest, uint32_t index,
+			   struct ufd_mapping_info *ret);
+
+/* The absent, filling, ... state of each page is not copied out; how many bytes of a range are absent is. */
+int ufd_pager_guest_absent(struct ufd_pager_guest *guest, uint32_t memory, uint64_t offset,
+			   uint64_t length, uint64_t *ret_absent_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
