@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ledger: what of one guest survives the daemon. One memfd, updated in place.
+ *
+ * Layout 1, little endian, every part page aligned:
+ *	header    4 KiB	 magic, layout, min_reader, length, checksum; guest name
+ *	messages  4 KiB	 the buffer that uffds are read into, see struct ledger_messages
+ *	scan     64 KiB	 a PAGEMAP_SCAN vector, zeroed before each call
+ *	records  64 KiB	 tagged records with checksums; each owner packs its own
+ *	areas		 appended as memories come: page states, dirty maps; sparse until written
+ *
+ * A reader refuses a ledger whose min_reader is newer than itself. A record is written whole before
+ * its checksum, and replaces an older one of the same tag and id only when it is complete, so a
+ * crash at any instruction leaves the old or the new record. Records that fail their checksum are
+ * skipped and counted.
+ */
+#pragma once
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+#define LEDGER_LAYOUT	   1
+#define LEDGER_N_MESSAGES  16
+#define LEDGER_SCAN_BYTES  65536
+#define LEDGER_RECORD_BYTES 65536
+
+/*
+ * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
+ * read. Protocol: @mapper, @is_reading = 1, read(), events applied, @is_reading = 0 and messages
+ * zeroed, only then faults are resolved (from a private copy). After a crash with @is_reading set, every REMOVE
+ * found in the (zero-filled before) buffer is applied again; faults come back by WAKE.
+ */
+struct ledger_messages {
+	uint32_t mapper;
+	_Atomic uint32_t is_reading;
+	uint64_t reserved[7];
+	struct uffd_msg messages[LEDGER_N_MESSAGES];
+};
+
+struct ledger;
+
+/* A ledger for a new guest. @guest_name: at most 63 bytes. Return: 0 or -errno. */
+int ledger_new(struct ledger **ret, const char *guest_name);
+
+enum {
+	_LEDGER_OK,
+	LEDGER_DAMAGED,	 /* header or length are wrong */
+	LEDGER_TOO_NEW,	 /* min_reader is above LEDGER_LAYOUT */
+};
+
+/* One that a former process left. @fd: duplicated. Return: 0, LEDGER_DAMAGED, LEDGER_TOO_NEW, -errno. */
+int ledger_adopt(struct ledger **ret, int fd);
+
+struct ledger *ledger_free(struct ledger *ledger);
+DEFINE_CLEANUP(struct ledger, ledger_free)
+
+int ledger_fd(const struct ledger *ledger); /* borrowed */
+const char *ledger_guest_name(const struct ledger *ledger);
+struct ledger_messages *ledger_messages(struct ledger *ledger);
+void *ledger_scan_vector(struct ledger *ledger); /* LEDGER_SCAN_BYTES */
+
+/**
+ * ledger_add_area() - a new, zero, sparse area at the end
+ * @ret_offset: for ledger_map_area() after a crash; page aligned
+ * @ret_area:   mapped until ledger_free()
+ *
+ * Context: not demand (it calls the kernel and allocates). Return: 0 or -errno.
+ */
+int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_offset,
+		    void **ret_area);
+
+/* Map an area that exists. Return: 0, LEDGER_DAMAGED if it lies outside, -errno. */
+int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret_area);
+
+/**
+ * ledger_put_record() - write or replace the record (@tag, @id)
+ *
+ * Return: 0, -ENOSPC when the record area is full.
+ */
+int ledger_put_record(struct ledger *ledger, uint32_t tag, uint32_t id, const void *data,
+		      size_t n_bytes);
+void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id);
+
+/* Return: 0 with a pointer into the ledger, -ENOENT. */
+int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
+		      size_t *ret_n_bytes);
+
+/* Each whole record in turn; @cursor starts at 0. False after the last. @ret_n_damaged may be NULL. */
+bool ledger_next_record(const struct ledger *ledger, size_t *cursor, uint32_t *ret_tag,
+			uint32_t *ret_id, const void **ret_data, size_t *ret_n_bytes,
+			unsigned int *ret_n_damaged);
+
+/* Tags in use. */
+enum ledger_tag {
+	LEDGER_GUEST = 1,
+	LEDGER_MEMORY = 2,
+	LEDGER_MAPPER = 3,
+	LEDGER_MAPPING = 4,
+	LEDGER_POISON = 5,
+};

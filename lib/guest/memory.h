@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A memory: one backing and the states of its pages, indexed by offset. Who maps it is not its business. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/units.h"
+#include "guest/ledger.h"
+#include "guest/page-state.h"
+#include "kernel/backing.h"
+
+#define NAME_BYTES   64
+#define MAX_POISONED 64
+
+struct source;
+
+/* Fields are readable by the rooms above; changed here and by the demand thread only. */
+struct memory {
+	uint32_t id; /* index in its guest */
+	char name[NAME_BYTES];
+	enum backing_kind kind;
+	uint64_t page_bytes;
+	uint64_t length_bytes;
+	int backing;		     /* owned; -EBADF for anonymous memory */
+	uint64_t backing_offset;     /* of the memory's first byte */
+	dev_t device;		     /* of the backing, to find its mappers */
+	ino_t inode;
+	struct source *source;	     /* borrowed from the owner of the guest */
+	uint64_t source_offset;
+	bool is_backing_source;	     /* the bytes are in the backing: CONTINUE */
+	struct page_states states;   /* in the ledger */
+	_Atomic uint64_t n_absent;   /* absent or filling pages; relaxed, by demand */
+	_Atomic uint64_t n_stalled;  /* pages that wait for bytes that cannot be had */
+	_Atomic uint64_t *dirty;     /* one bit a page while a tracker is armed, else NULL; borrowed */
+	uint32_t n_mappings;
+	uint64_t states_offset;	     /* of the area in the ledger */
+	uint64_t poisoned[MAX_POISONED]; /* pages, a short list */
+	uint32_t n_poisoned;
+};
+
+/* Readable. */
+struct memory_config {
+	const char *name;
+	enum backing_kind kind;
+	uint64_t page_bytes;
+	uint64_t length_bytes;
+	int backing; /* duplicated */
+	uint64_t backing_offset;
+	struct source *source;
+	uint64_t source_offset;
+	bool is_backing_source;
+};
+
+/* Adds the states' area and a record to the ledger. Return: 0, -EINVAL (alignment), -ENOSPC (records), -errno. */
+int memory_new(struct memory **ret, uint32_t id, const struct memory_config *config,
+	       struct ledger *ledger);
+
+/**
+ * memory_adopt() - the memory that a record of a former process describes
+ *
+ * Its filling pages become absent again: their COPY is repeated, which cannot harm (EEXIST).
+ * The config gives what the ledger cannot hold (backing, source). Return: 0, LEDGER_DAMAGED, -EINVAL (differs from the record), -errno.
+ */
+int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *config,
+		 struct ledger *ledger);
+struct memory *memory_free(struct memory *memory);
+DEFINE_CLEANUP(struct memory, memory_free)
+
+static inline uint64_t memory_n_pages(const struct memory *memory)
+{
+	return memory->states.n_pages;
+}
+
+/* Note a page in the dirty map, if a tracker is armed. Context: demand. */
+void memory_mark_dirty(struct memory *memory, struct page_range pages);
+
+/* The poison list, also in the ledger. Return: false when it is full. Context: demand. */
+bool memory_add_poisoned(struct memory *memory, struct ledger *ledger, uint64_t page);
+bool memory_is_poisoned(const struct memory *memory, uint64_t page);

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where absent pages come from. A source answers at once, or takes the request and completes it
+ * later: nothing here may block the demand thread.
+ *
+ * A request is owned by the demand thread (a preallocated slot with a buffer of its own). It is given
+ * to source_read(); until it is completed nobody else touches it. Completion comes either as a
+ * completion of the demand thread's own io_uring (requests whose @is_in_ring is set: the token is
+ * the request's address), or from any thread by source_complete().
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "ufd/pager.h"
+
+struct source;
+struct uring;
+
+/* Outcomes. */
+enum source_answer {
+	_SOURCE_DATA = UFD_SOURCE_DATA,
+	SOURCE_ZERO = UFD_SOURCE_ZERO,
+	SOURCE_PENDING = UFD_SOURCE_PENDING,
+	SOURCE_FULL,	/* the ring has no free entry: ask again after a completion */
+	SOURCE_CHANGED, /* the file was replaced, cut or written under us */
+	SOURCE_SHORT,	/* it ends before these bytes */
+};
+
+/* Embedded in the demand thread's slots; fields readable by the owner. (struct ufd_read of pager.h is this.) */
+struct source_request {
+	uint64_t offset;	/* in the source */
+	uint64_t length_bytes;
+	void *buffer;		/* borrowed; at least length_bytes */
+	struct uring *ring;	/* for sources that read by io_uring; tokens are the request's address */
+	bool is_in_ring;
+	uint32_t n_done_bytes;	/* private to the source while pending: short reads go on from here */
+	/* for source_complete(): called on the completing thread; hands the request back to its owner */
+	void (*on_complete)(struct source_request *request, int answer);
+	void *owner;
+};
+
+struct source_ops {
+	const char *kind;
+	uint64_t (*length)(struct source *source); /* bytes; UINT64_MAX is endless */
+	/* SOURCE_PENDING only after the request was handed on. */
+	int (*read)(struct source *source, struct source_request *request);
+	/* A request of the ring completed with @result; may go on (SOURCE_PENDING) after a short read. */
+	int (*finish)(struct source *source, struct source_request *request, int32_t result);
+	/* What lies at @offset, and how far that holds (at most @length); never reads. */
+	int (*extent)(struct source *source, uint64_t offset, uint64_t length, uint64_t *ret_length);
+	void (*free)(struct source *source);
+};
+
+/* To be embedded first in each kind's own struct; private to the room. */
+struct source {
+	const struct source_ops *ops;
+	_Atomic uint32_t n_refs;
+	bool is_backing; /* SPEC `backing`: never read, the bytes are in the memory's file */
+	bool is_zero;	 /* SPEC `zero` */
+};
+
+struct source *source_ref(struct source *source);
+struct source *source_unref(struct source *source);
+DEFINE_CLEANUP(struct source, source_unref)
+
+uint64_t source_length(struct source *source);
+
+/**
+ * source_read() - fill the request's buffer, now or later
+ *
+ * Context: demand; does not block.
+ * Return:  0 (bytes are in the buffer), SOURCE_ZERO (buffer untouched), SOURCE_PENDING, SOURCE_FULL,
+ *	    SOURCE_CHANGED, SOURCE_SHORT, or -errno of the device.
+ */
+int source_read(struct source *source, struct source_request *request);
+int source_finish(struct source *source, struct source_request *request, int32_t result);
+
+/* Context: demand; does not block. Return: 0 (data) or SOURCE_ZERO; *ret_length_bytes > 0. */
+int source_extent(struct source *source, uint64_t offset, uint64_t length_bytes,
+		  uint64_t *ret_length_bytes);
+
+/* For sources that complete elsewhere. Context: any; does not block. */
+void source_complete(struct source_request *request, int answer);
