@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Prose keeps up: links and paths in it exist, each man page is built, each room is described."""
+
+import os
+import re
+
+from tree import Finding, main
+
+LINK = re.compile(r'\]\(([^)#\s]+)(#[^)]*)?\)')
+PATH = re.compile(r'`((?:lib|daemon|cli|docs|scripts|tests|include|systemd|\.ci|LICENSES)/[\w./-]*\w/?)`')
+MAN_LIST = 'docs/meson.build'
+MAP = 'docs/architecture.md'
+ROOMS = ('lib', 'daemon')
+
+
+def exists(tree, path):
+    return os.path.exists(os.path.join(tree.root, path))
+
+
+def check_prose(tree, path):
+    for number, line in tree.lines(path):
+        for target, _ in LINK.findall(line):
+            if '://' not in target and not target.startswith('mailto:'):
+                beside = os.path.normpath(os.path.join(os.path.dirname(path), target))
+                if not exists(tree, beside):
+                    yield Finding(path, number, f'the link to {target} leads nowhere', 'correct it')
+        for target in PATH.findall(line):
+            stem = os.path.join(tree.root, target)
+            if not exists(tree, target) and not any(os.path.exists(stem + end) for end in ('.c', '.h')):
+                yield Finding(path, number, f'{target} does not exist', 'correct the path')
+
+
+def check_manual(tree):
+    listed = tree.text(MAN_LIST) if tree.has(MAN_LIST) else ''
+    for path in tree.under('docs/man', suffix='.scd'):
+        if f"'{os.path.basename(path)[:-4]}'" not in listed:
+            yield Finding(path, 1, 'is not installed', f'add it to the list in {MAN_LIST}')
+
+
+def check_rooms(tree):
+    text = tree.text(MAP) if tree.has(MAP) else ''
+    rooms = {tuple(path.split('/')[:2]) for path in tree.under(*ROOMS, suffix='.c') if path.count('/') > 1}
+    for top, room in sorted(rooms):
+        if not re.search(rf'\b{re.escape(room)}/|`{re.escape(top)}/{re.escape(room)}`', text):
+            yield Finding(MAP, 1, f'{top}/{room} is not described', 'say what the room is for')
+
+
+def check(tree):
+    for path in tree.paths:
+        if path.endswith('.md'):
+            yield from check_prose(tree, path)
+    yield from check_manual(tree)
+    yield from check_rooms(tree)
+
+
+if __name__ == '__main__':
+    main(check)
