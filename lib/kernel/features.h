@@ -7,12 +7,12 @@
 
 /* Readable. */
 struct kernel_features {
-	uint64_t uffd;		 /* UFFD_FEATURE_ bits, less those that UFFD_FEATURES_MASK hides */
-	bool has_pagemap_scan;	 /* Linux 6.7; hidden together with UFFD_FEATURE_WP_ASYNC */
-	bool may_syscall;	 /* userfaultfd(2) with kernel-mode faults is allowed to this process */
-	bool may_device;	 /* /dev/userfaultfd opens */
-	int syscall_errno;	 /* why may_syscall is false, positive */
-	int device_errno;	 /* why may_device is false, positive */
+	uint64_t uffd;	       /* UFFD_FEATURE_ bits, less those that UFFD_FEATURES_MASK hides */
+	bool has_pagemap_scan; /* Linux 6.7; hidden together with UFFD_FEATURE_WP_ASYNC */
+	bool may_syscall;      /* userfaultfd(2) with kernel-mode faults is allowed to us */
+	bool may_device;       /* /dev/userfaultfd opens */
+	int syscall_errno;     /* why may_syscall is false, positive */
+	int device_errno;      /* why may_device is false, positive */
 };
 
 /**

@@ -17,7 +17,7 @@
 /* Return: 0 with an owned fd, -EACCES without ptrace-read rights, -ESRCH, other -errno. */
 int pagemap_open(int *ret_fd, pid_t pid);
 
-/* One pagemap word per base page, read with pread. Return: 0 or -errno (-ESRCH: the process ended). */
+/* One pagemap word per base page. Return: 0, -ESRCH (ended, or past the address space), -errno. */
 int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words);
 
 enum {
@@ -30,12 +30,15 @@ enum {
  * @categories:   PAGE_IS_ bits; a page is reported if it has any of them
  * @flags:        PM_SCAN_ bits
  * @vector:       in the ledger for dirty scans; zeroed by the caller
- * @ret_n:        regions written
+ * @ret_n:        regions written; neighbours with equal categories are one region
  * @ret_walk_end: continue from here; equal to the range's end when complete
  *
- * Aligns nothing: hugetlb ranges must be 2 MiB aligned when re-arming. A process that has ended
- * looks clean: check its pidfd afterwards.
- * Return: 0, PAGEMAP_UNARMED, -ENOTTY before Linux 6.7, other -errno.
+ * Aligns nothing: a hugetlb range must consist of whole pages when re-arming (else the kernel makes
+ * no progress and reports no error). A process that has ended looks clean: check its pidfd
+ * afterwards. With PM_SCAN_WP_MATCHING, @vector NULL protects the whole range and reports nothing.
+ * Return: 0; PAGEMAP_UNARMED, where @ret_n regions before the unarmed part were reported and
+ *         re-armed all the same, so they count as dirty (@ret_walk_end is untouched);
+ *         -ENOTTY before Linux 6.7, other -errno.
  */
 int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t flags,
 		 struct page_region *vector, uint64_t n_vector, uint64_t *ret_n,
@@ -45,7 +48,9 @@ int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t f
  * pagemap_first_used() - the first page of a range that has content in this process
  * @ret_is_used: false if every page is empty; then @ret_first is untouched
  *
- * Present pages and swap entries count, write-protect markers do not. Uses PAGEMAP_SCAN, or
- * pagemap words before Linux 6.7.
+ * Present pages (the shared zero page too), swap entries and poison markers count, write-protect
+ * markers do not. A swapped and protected page looks like a marker without CAP_SYS_ADMIN. Of a
+ * shared file this sees what this process has mapped, not what the file holds.
+ * Uses PAGEMAP_SCAN, or pagemap words before Linux 6.7. An ended process shows nothing.
  */
 int pagemap_first_used(int fd, struct hva_range range, bool *ret_is_used, struct hva *ret_first);

@@ -14,10 +14,16 @@ int pidfd_get_pid(int pidfd, pid_t *ret_pid);
 /* False once the process has ended, reaped or not. */
 bool pidfd_is_alive(int pidfd);
 
-/* A duplicate of another process's fd, O_CLOEXEC. Return: 0, -EBADF, -EPERM (needs CAP_SYS_PTRACE), -ESRCH. */
+/*
+ * A duplicate of another process's fd, O_CLOEXEC.
+ * Return: 0, -EBADF, -EPERM (needs the right to ptrace it), -ESRCH.
+ */
 int pidfd_get_fd(int pidfd, int remote_fd, int *ret_fd);
 
 int pidfd_kill(int pidfd, int signal);
 
-/* The process at the other end of a Unix socket: SO_PEERPIDFD, or SO_PEERCRED and pidfd_open before Linux 6.5. */
+/*
+ * The process at the other end of a Unix socket, as it was when it connected: SO_PEERPIDFD, or
+ * SO_PEERCRED and pidfd_open before Linux 6.5. Return: 0, -ESRCH if it has ended, other -errno.
+ */
 int pidfd_of_peer(int socket, int *ret_fd, pid_t *ret_pid, uid_t *ret_uid, gid_t *ret_gid);

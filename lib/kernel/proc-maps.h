@@ -14,8 +14,8 @@ struct proc_map {
 	pid_t pid;
 	struct hva_range range;
 	uint64_t file_offset_bytes;
-	dev_t device;  /* 0 for anonymous memory */
-	ino_t inode;   /* 0 for anonymous memory */
+	dev_t device; /* 0 for anonymous memory */
+	ino_t inode;  /* 0 for anonymous memory */
 	bool is_shared;
 	bool is_readable;
 	bool is_writable;

@@ -16,16 +16,16 @@
 /* What a fill may answer beside 0 (all of the range is done). */
 enum uffd_outcome {
 	_UFFD_DONE,
-	UFFD_PRESENT,	/* EEXIST: a page, a zero page, a marker, or an empty hugetlb pool; nobody was woken */
-	UFFD_CHANGING,	/* EAGAIN: an event is unread, or its thread has not run yet: read events, retry */
-	UFFD_UNMAPPED,	/* ENOENT: no registered mapping there (any more), or the range spans two */
-	UFFD_NO_PAGE,	/* CONTINUE found a hole in the file */
-	UFFD_PAST_END,	/* the file ends before this page (COPY, ZEROPAGE: EFAULT; CONTINUE: EINVAL) */
+	UFFD_PRESENT, /* EEXIST: page, zero page, marker, or empty hugetlb pool; nobody was woken */
+	UFFD_CHANGING, /* EAGAIN: an event is unread or its thread has not run: read, retry */
+	UFFD_UNMAPPED, /* ENOENT: no registered mapping there (any more), or the range spans two */
+	UFFD_NO_PAGE,  /* CONTINUE found a hole in the file */
+	UFFD_PAST_END, /* the file ends before (COPY, ZEROPAGE, POISON: EFAULT; CONTINUE: EINVAL) */
 	UFFD_NO_MEMORY, /* ENOMEM: host, memory cgroup of the target, or size limit of the tmpfs */
 	UFFD_POISONED,	/* EIO: the page in the file is hardware-poisoned */
-	UFFD_GONE,	/* ESRCH (ENOMEM from register and unregister): the process exited or execed */
+	UFFD_GONE,	/* ESRCH (register, unregister: ENOMEM): the process exited or execed */
 	UFFD_BUSY,	/* register: EBUSY, another uffd owns a mapping in the range */
-	UFFD_REFUSED,	/* register: EPERM/EINVAL, this mapping cannot have this mode (see kernel-facts in docs/kernel.md) */
+	UFFD_REFUSED, /* register: EPERM, EINVAL: not this mode on this mapping (docs/kernel.md) */
 };
 
 enum uffd_mode {
@@ -35,7 +35,7 @@ enum uffd_mode {
 };
 
 enum uffd_fill_flags {
-	UFFD_FILL_WP = 1 << 0,	    /* leave the page write-protected: wanted while a tracker is armed */
+	UFFD_FILL_WP = 1 << 0,	    /* leave it write-protected: wanted while a tracker is armed */
 	UFFD_FILL_NO_WAKE = 1 << 1, /* the caller wakes the range itself */
 };
 
@@ -43,20 +43,23 @@ enum uffd_fill_flags {
 enum uffd_way {
 	UFFD_WAY_SYSCALL,   /* needs CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1 */
 	UFFD_WAY_DEVICE,    /* /dev/userfaultfd, whoever may open it (Linux 6.1) */
-	UFFD_WAY_USER_MODE, /* anybody, but faults in kernel mode fail with EFAULT: never for guests with KVM or I/O */
+	UFFD_WAY_USER_MODE, /* anybody; faults in kernel mode fail (EFAULT): not for KVM or I/O */
 };
 
 /**
  * uffd_open() - a uffd of the calling process, O_CLOEXEC and O_NONBLOCK, after its handshake
  * @ret_fd:   owned by the caller
  * @way:      exactly this way is tried
- * @features: behaviour-changing UFFD_FEATURE_ bits to ask for; ask only for what features_get() reports
+ * @features: UFFD_FEATURE_ bits that change behaviour; only such as features_get() reports
  *
  * Context: any; may allocate. Return: 0, -EPERM/-EACCES (not allowed this way), other -errno.
  */
 int uffd_open(int *ret_fd, enum uffd_way way, uint64_t features);
 
-/* Handshake of a raw uffd (as injected or received). Return: 0, -EINVAL if it was done before or @features are unknown. */
+/*
+ * Handshake of a raw uffd (as injected or received); its O_NONBLOCK is the caller's affair.
+ * Return: 0, -EINVAL if it was done before or @features are unknown, other -errno.
+ */
 int uffd_handshake(int fd, uint64_t features);
 
 /**
@@ -84,9 +87,10 @@ int uffd_register(int fd, struct hva_range range, unsigned int modes, uint64_t *
 /**
  * uffd_unregister() - end it, and wake everybody who waits there
  *
- * The kernel wakes missing waiters only, so a WAKE of the range follows (fact: minor and
- * write-protect waiters hang otherwise). Takes the target's mmap lock for writing: keep ranges <= 64 MiB.
- * Return: 0, UFFD_UNMAPPED, UFFD_GONE, or -errno.
+ * The kernel wakes missing waiters only, so a WAKE of the range follows whatever the result (minor
+ * and write-protect waiters hang otherwise). Takes the target's mmap lock for writing: keep ranges
+ * at most 64 MiB.
+ * Return: 0, UFFD_UNMAPPED (nothing mapped, or another uffd owns it), UFFD_GONE, or -errno.
  */
 int uffd_unregister(int fd, struct hva_range range);
 
@@ -108,10 +112,17 @@ int uffd_continue(int fd, struct hva_range range, unsigned int flags, uint64_t *
 /* Needs Linux 6.6; -EOPNOTSUPP where features_get() lacks UFFD_FEATURE_POISON. */
 int uffd_poison(int fd, struct hva_range range, uint64_t *ret_done_bytes);
 
-/* Protect, or (with @protect false) un-protect and wake. Return: 0, UFFD_UNMAPPED, UFFD_CHANGING, UFFD_GONE, -errno. */
+/*
+ * Protect, or (with @protect false) un-protect and wake. All or an outcome, but with UFFD_UNMAPPED
+ * the mappings before the unregistered one have changed.
+ * Return: 0, UFFD_UNMAPPED, UFFD_CHANGING, UFFD_GONE, -errno.
+ */
 int uffd_write_protect(int fd, struct hva_range range, bool protect);
 
-/* Wake every waiter of a range; faults that stay unresolved are queued anew. Never fails on a valid range. */
+/*
+ * Wake every waiter of a range; faults that stay unresolved are queued anew. Whole pages of the
+ * mapping, or waiters on a huge page are missed. Succeeds on any aligned range, mapped or not.
+ */
 int uffd_wake(int fd, struct hva_range range);
 
 /**

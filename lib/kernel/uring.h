@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/cleanup.h"
+
 struct uring;
 
 /* Readable. */
@@ -17,18 +19,34 @@ struct uring_completion {
  * uring_new() - a ring for one thread
  * @n_entries: the most operations in flight
  *
- * Must be used by the thread that made its first call after creation only (single issuer).
+ * It may be made by one thread and used by another: it belongs to the thread whose flush or wait is
+ * the first, and to that one only (single issuer).
  * Context: any; allocates. Return: 0, -ENOSYS/-EPERM where io_uring is off, other -errno.
  */
 int uring_new(struct uring **ret, unsigned int n_entries);
+/*
+ * Context: any, when the owner has stopped. Reads must have completed. Polls in flight end, but the
+ * kernel lets go of their fds a little later, not within this call.
+ */
 struct uring *uring_free(struct uring *ring);
+DEFINE_CLEANUP(struct uring, uring_free)
 
-/* One-shot: readable or in error. Queued; submitted by the next wait or flush. False: the ring is full. */
+/*
+ * One-shot: readable or in error. Queued; submitted by the next wait or flush. False: the ring is
+ * full. While a poll is in flight the kernel holds its file open, even if every fd is closed.
+ * @token: any but UINT64_MAX.
+ */
 bool uring_add_poll(struct uring *ring, int fd, uint64_t token);
 
 /* The bytes land in @buffer, which must stay until its completion. False: the ring is full. */
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
 		    uint64_t offset, uint64_t token);
+
+/*
+ * End what was submitted under @token: it completes with -ECANCELED, or with its result if that was
+ * quicker. To be called before a polled fd is closed. Queued. Return: 0, -EBUSY, other -errno.
+ */
+int uring_cancel(struct uring *ring, uint64_t token);
 
 /* Hand queued operations to the kernel without waiting. Return: 0 or -errno. */
 int uring_flush(struct uring *ring);
@@ -43,6 +61,7 @@ int uring_flush(struct uring *ring);
 int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion *buffer,
 	       unsigned int n_buffer, unsigned int *ret_n);
 
-/* Completions that lie ready, without any system call. */
+/* Completions that lie ready; enters the kernel only if it says that there is something to collect.
+ */
 void uring_peek(struct uring *ring, struct uring_completion *buffer, unsigned int n_buffer,
 		unsigned int *ret_n);
