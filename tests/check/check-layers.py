@@ -15,13 +15,15 @@ LIBRARIES = 'tests/check/libraries.txt'
 
 
 def rows(tree, path):
-    """{name: (line, [names])} in the order of the file."""
-    table = {}
+    """{name: (line, [names])} in the order of the file; `@group: names` stands for its names below it."""
+    table, groups = {}, {}
     for number, line in tree.lines(path):
-        line = line.split('#', 1)[0].strip()
-        if line:
-            name, _, others = line.partition(':')
-            table[name.strip()] = (number, others.split())
+        name, colon, others = line.split('#', 1)[0].strip().partition(':')
+        names = [one for other in others.split() for one in groups.get(other, [other])]
+        if name.startswith('@'):
+            groups[name] = names
+        elif colon:
+            table[name] = (number, names)
     return table
 
 
