@@ -15,7 +15,8 @@ import os
 import re
 import sys
 
-TAP = re.compile(r'^(not )?ok\b\s*(\d+)?\s*-?\s*([^#\n]*?)\s*(?:#\s*(SKIP|TODO)\S*\s*(.*))?$', re.M | re.I)
+TAP = re.compile(r'^(not )?ok\b[ \t]*(\d+)?[ \t]*-?[ \t]*([^#\n]*?)[ \t]*(?:#[ \t]*(SKIP)\S*[ \t]*(.*))?$',
+                 re.M | re.I)
 TAP_PLAN_SKIP = re.compile(r'^1\.\.0\s*#\s*skip\S*\s*(.*)$', re.M | re.I)
 FAILED = ('FAIL', 'TIMEOUT', 'ERROR', 'INTERRUPT', 'UNEXPECTEDPASS')
 
