@@ -43,8 +43,13 @@ enum {
 	GUEST_UNKNOWN,	/* no such mapping */
 };
 
+/* Without mappers or memories, in a new ledger. Return: 0, -EINVAL (name), other -errno. */
 int guest_new(struct guest **ret, const char *name);
-struct guest *guest_free(struct guest *guest); /* closes what it owns; touches no registration */
+
+/* One named by the ledger of a former process. @ledger: consumed on success. Return: 0, -ENOMEM. */
+int guest_adopt(struct guest **ret, struct ledger *ledger);
+
+struct guest *guest_free(struct guest *guest); /* closes what it owns, mappings of the newest view too; touches no registration */
 DEFINE_CLEANUP(struct guest, guest_free)
 
 /* @uffd, @pidfd, @pagemap (or -EBADF): consumed on success. Return: 0, GUEST_FULL, -errno. */

@@ -3,16 +3,24 @@
  * The ledger: what of one guest survives the daemon. One memfd, updated in place.
  *
  * Layout 1, little endian, every part page aligned:
- *	header    4 KiB	 magic, layout, min_reader, length, checksum; guest name
+ *	header    4 KiB	 magic, layout, min_reader, length of these parts, checksum; guest name
  *	messages  4 KiB	 the buffer that uffds are read into, see struct ledger_messages
  *	scan     64 KiB	 a PAGEMAP_SCAN vector, zeroed before each call
- *	records  64 KiB	 tagged records with checksums; each owner packs its own
- *	areas		 appended as memories come: page states, dirty maps; sparse until written
+ *	records 128 KiB	 tagged records with checksums, in two halves; each owner packs its own
+ *	areas		 appended as memories come: page states, dirty maps; sparse until written.
+ *			 Each begins at a multiple of 64 KiB, the largest base page there is
  *
  * A reader refuses a ledger whose min_reader is newer than itself. A record is written whole before
  * its checksum, and replaces an older one of the same tag and id only when it is complete, so a
- * crash at any instruction leaves the old or the new record. Records that fail their checksum are
- * skipped and counted.
+ * crash at any instruction leaves the old or the new record (records.h says how). Records that fail
+ * their checksum are skipped and counted.
+ *
+ * The file can grow but never shrink (sealed), so no read of it raises SIGBUS. To adopt one writes
+ * nothing into it: a new program may look at the ledger of a running one.
+ *
+ * Threads: records may be changed by any thread (a mutex, held for microseconds; never on the way of
+ * a fault, only when a page is poisoned). Pointers into records are good until the next change, so
+ * they are read while one thread has the guest: at adoption, before start. All else as contracts say.
  */
 #pragma once
 
@@ -26,7 +34,7 @@
 #define LEDGER_LAYOUT	   1
 #define LEDGER_N_MESSAGES  16
 #define LEDGER_SCAN_BYTES  65536
-#define LEDGER_RECORD_BYTES 65536
+#define LEDGER_RECORD_BYTES 65536 /* the most that lives at a time: one half */
 
 /*
  * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
@@ -77,9 +85,19 @@ int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_
 int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret_area);
 
 /**
+ * ledger_next_data() - the next part of [@offset, @end) that was ever written
+ *
+ * The rest is zero; reading it through the mapping would allocate it.
+ * Context: not demand (two system calls). Return: false if there is none.
+ */
+bool ledger_next_data(const struct ledger *ledger, uint64_t offset, uint64_t end,
+		      uint64_t *ret_offset, uint64_t *ret_length_bytes);
+
+/**
  * ledger_put_record() - write or replace the record (@tag, @id)
  *
- * Return: 0, -ENOSPC when the record area is full.
+ * Context: any; does not allocate or call the kernel, waits for another writer's copy at most.
+ * Return: 0, -ENOSPC when the record area is full, and then the old record stands.
  */
 int ledger_put_record(struct ledger *ledger, uint32_t tag, uint32_t id, const void *data,
 		      size_t n_bytes);
@@ -89,7 +107,7 @@ void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id);
 int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
 		      size_t *ret_n_bytes);
 
-/* Each whole record in turn; @cursor starts at 0. False after the last. @ret_n_damaged may be NULL. */
+/* Each whole record in turn; @cursor starts at 0. False after the last. @ret_n_damaged: skipped at adoption; may be NULL. */
 bool ledger_next_record(const struct ledger *ledger, size_t *cursor, uint32_t *ret_tag,
 			uint32_t *ret_id, const void **ret_data, size_t *ret_n_bytes,
 			unsigned int *ret_n_damaged);

@@ -53,7 +53,11 @@ struct memory_config {
 	bool is_backing_source;
 };
 
-/* Adds the states' area and a record to the ledger. Return: 0, -EINVAL (alignment), -ENOSPC (records), -errno. */
+/*
+ * Adds the states' area and a record to the ledger. Every page is absent; no state is written, so
+ * the size costs nothing. What the backing is (kind, length) is the caller's to check.
+ * Return: 0, -EINVAL (alignment, name, no backing), -ENOSPC (records), -errno.
+ */
 int memory_new(struct memory **ret, uint32_t id, const struct memory_config *config,
 	       struct ledger *ledger);
 
@@ -65,6 +69,10 @@ int memory_new(struct memory **ret, uint32_t id, const struct memory_config *con
  */
 int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *config,
 		 struct ledger *ledger);
+
+/* What the record of memory @id says; backing is -EBADF, source NULL, the name points into the ledger. Return: 0, -ENOENT, LEDGER_DAMAGED. */
+int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_config *ret);
+
 struct memory *memory_free(struct memory *memory);
 DEFINE_CLEANUP(struct memory, memory_free)
 
@@ -76,6 +84,6 @@ static inline uint64_t memory_n_pages(const struct memory *memory)
 /* Note a page in the dirty map, if a tracker is armed. Context: demand. */
 void memory_mark_dirty(struct memory *memory, struct page_range pages);
 
-/* The poison list, also in the ledger. Return: false when it is full. Context: demand. */
+/* The poison list, also in the ledger. Return: false when it, or the ledger, is full. Context: demand. */
 bool memory_add_poisoned(struct memory *memory, struct ledger *ledger, uint64_t page);
 bool memory_is_poisoned(const struct memory *memory, uint64_t page);

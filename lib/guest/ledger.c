@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The ledger: the file, its head, its areas. */
+#include "guest/ledger.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/units.h"
+#include "guest/records.h"
+
+#define MAGIC	    UINT64_C(0x726567646c646675) /* "ufdldger" */
+#define NAME_LENGTH 64
+#define AREA_ALIGN  (64 * KIB)
+#define MAX_BYTES   (UINT64_C(1) << 52)
+
+#define MESSAGES_AT (4 * KIB)
+#define SCAN_AT	    (8 * KIB)
+#define RECORDS_AT  (SCAN_AT + LEDGER_SCAN_BYTES)
+#define FIXED_BYTES (RECORDS_AT + 2 * LEDGER_RECORD_BYTES)
+
+/* Written once. Every layout begins with these fields, so that any reader can refuse any other. */
+struct header {
+	uint64_t magic;
+	uint64_t checksum; /* of all that follows */
+	uint32_t layout;
+	uint32_t min_reader;
+	uint64_t length_bytes; /* of the fixed parts */
+	char guest_name[NAME_LENGTH];
+	uint64_t reserved[4];
+};
+
+static_assert(sizeof(struct ledger_messages) <= SCAN_AT - MESSAGES_AT,
+	      "messages outgrew their page");
+
+struct area {
+	void *start;
+	uint64_t length_bytes;
+};
+
+struct ledger {
+	int fd;		       /* owned */
+	unsigned char *fixed;  /* owned mapping of FIXED_BYTES; NULL if there is none yet */
+	uint64_t length_bytes; /* of the file */
+	struct area *areas;    /* owned, mappings too */
+	uint32_t n_areas;
+	pthread_mutex_t lock; /* of @records */
+	struct records records;
+};
+
+static uint64_t header_checksum(const struct header *header)
+{
+	return XXH3_64bits(&header->layout, sizeof(*header) - offsetof(struct header, layout));
+}
+
+static int map(const struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret)
+{
+	void *start = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			   ledger->fd, offset);
+
+	if (start == MAP_FAILED)
+		return -errno;
+
+	/* best effort: a kernel without core dumps refuses it */
+	(void)madvise(start, length_bytes, MADV_DONTDUMP);
+	*ret = start;
+	return 0;
+}
+
+static int ledger_alloc(struct ledger **ret)
+{
+	struct ledger *ledger = calloc(1, sizeof(*ledger));
+
+	if (!ledger)
+		return -ENOMEM;
+	ledger->fd = -EBADF;
+	pthread_mutex_init(&ledger->lock, NULL);
+	*ret = ledger;
+	return 0;
+}
+
+int ledger_new(struct ledger **ret, const char *guest_name)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	size_t n_name = strlen(guest_name);
+	struct header *header;
+	void *fixed = NULL;
+	int r;
+
+	if (n_name >= NAME_LENGTH)
+		return -EINVAL;
+	r = ledger_alloc(&ledger);
+	if (r)
+		return r;
+
+	ledger->fd = memfd_create("ufd-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (ledger->fd < 0)
+		return -errno;
+	ledger->length_bytes = align_up(FIXED_BYTES, AREA_ALIGN);
+	if (ftruncate(ledger->fd, ledger->length_bytes) < 0)
+		return -errno;
+	if (fcntl(ledger->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return -errno;
+	r = map(ledger, 0, FIXED_BYTES, &fixed);
+	if (r)
+		return r;
+
+	ledger->fixed = fixed;
+	records_format(&ledger->records, ledger->fixed + RECORDS_AT, LEDGER_RECORD_BYTES);
+	header = fixed;
+	header->layout = LEDGER_LAYOUT;
+	header->min_reader = LEDGER_LAYOUT;
+	header->length_bytes = FIXED_BYTES;
+	memcpy(header->guest_name, guest_name, n_name);
+	header->checksum = header_checksum(header);
+	header->magic = MAGIC;
+	*ret = TAKE_PTR(ledger);
+	return 0;
+}
+
+static int header_check(const struct header *mapped)
+{
+	struct header header = *mapped;
+
+	if (header.magic != MAGIC || header.checksum != header_checksum(&header))
+		return LEDGER_DAMAGED;
+	if (header.min_reader > LEDGER_LAYOUT)
+		return LEDGER_TOO_NEW;
+	if (header.length_bytes != FIXED_BYTES ||
+	    !memchr(header.guest_name, '\0', sizeof(header.guest_name)))
+		return LEDGER_DAMAGED;
+	return 0;
+}
+
+/* A file that could shrink under its mapping is none of ours, and would be a SIGBUS to come. */
+static int ledger_check_file(struct ledger *ledger)
+{
+	struct stat stat;
+	int seals = fcntl(ledger->fd, F_GET_SEALS);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+		return LEDGER_DAMAGED;
+	if (fstat(ledger->fd, &stat) < 0)
+		return -errno;
+	if (stat.st_size < (off_t)FIXED_BYTES || stat.st_size > (off_t)MAX_BYTES)
+		return LEDGER_DAMAGED;
+
+	ledger->length_bytes = stat.st_size;
+	return 0;
+}
+
+int ledger_adopt(struct ledger **ret, int fd)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	void *fixed = NULL;
+	int r;
+
+	r = ledger_alloc(&ledger);
+	if (r)
+		return r;
+	ledger->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (ledger->fd < 0)
+		return -errno;
+	r = ledger_check_file(ledger);
+	if (r)
+		return r;
+	r = map(ledger, 0, FIXED_BYTES, &fixed);
+	if (r)
+		return r;
+
+	ledger->fixed = fixed;
+	r = header_check(fixed);
+	if (r)
+		return r;
+	if (records_open(&ledger->records, ledger->fixed + RECORDS_AT, LEDGER_RECORD_BYTES) ==
+	    RECORDS_DAMAGED)
+		return LEDGER_DAMAGED;
+	*ret = TAKE_PTR(ledger);
+	return 0;
+}
+
+struct ledger *ledger_free(struct ledger *ledger)
+{
+	if (!ledger)
+		return NULL;
+
+	for (uint32_t i = 0; i < ledger->n_areas; i++)
+		munmap(ledger->areas[i].start, ledger->areas[i].length_bytes);
+	if (ledger->fixed)
+		munmap(ledger->fixed, FIXED_BYTES);
+	closep(&ledger->fd);
+	pthread_mutex_destroy(&ledger->lock);
+	free(ledger->areas);
+	free(ledger);
+	return NULL;
+}
+
+int ledger_fd(const struct ledger *ledger)
+{
+	return ledger->fd;
+}
+
+const char *ledger_guest_name(const struct ledger *ledger)
+{
+	return ((const struct header *)ledger->fixed)->guest_name;
+}
+
+struct ledger_messages *ledger_messages(struct ledger *ledger)
+{
+	return (struct ledger_messages *)(ledger->fixed + MESSAGES_AT);
+}
+
+void *ledger_scan_vector(struct ledger *ledger)
+{
+	return ledger->fixed + SCAN_AT;
+}
+
+int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_offset,
+		    void **ret_area)
+{
+	uint64_t offset = align_up(ledger->length_bytes, AREA_ALIGN);
+	int r;
+
+	if (!length_bytes || length_bytes > MAX_BYTES - offset)
+		return -EINVAL;
+	if (ftruncate(ledger->fd, offset + align_up(length_bytes, AREA_ALIGN)) < 0)
+		return -errno;
+
+	/* whatever fails from here on leaves a sparse area that nobody knows: it costs nothing */
+	ledger->length_bytes = offset + align_up(length_bytes, AREA_ALIGN);
+	r = ledger_map_area(ledger, offset, length_bytes, ret_area);
+	if (r)
+		return r;
+	*ret_offset = offset;
+	return 0;
+}
+
+int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret_area)
+{
+	struct area *areas;
+	int r;
+
+	if (offset < FIXED_BYTES || !is_aligned(offset, AREA_ALIGN) || !length_bytes ||
+	    offset > ledger->length_bytes || length_bytes > ledger->length_bytes - offset)
+		return LEDGER_DAMAGED;
+
+	areas = reallocarray(ledger->areas, ledger->n_areas + 1, sizeof(*areas));
+	if (!areas)
+		return -ENOMEM;
+	ledger->areas = areas;
+	r = map(ledger, offset, length_bytes, &areas[ledger->n_areas].start);
+	if (r)
+		return r;
+	areas[ledger->n_areas].length_bytes = length_bytes;
+	*ret_area = areas[ledger->n_areas++].start;
+	return 0;
+}
+
+bool ledger_next_data(const struct ledger *ledger, uint64_t offset, uint64_t end,
+		      uint64_t *ret_offset, uint64_t *ret_length_bytes)
+{
+	off_t data, hole;
+
+	data = lseek(ledger->fd, offset, SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		return false;
+	/* should the kernel not say, everything may have been written */
+	if (data < 0)
+		data = offset;
+	if ((uint64_t)data >= end)
+		return false;
+
+	hole = lseek(ledger->fd, data, SEEK_HOLE);
+	*ret_offset = data;
+	*ret_length_bytes = (hole < 0 ? end : min_u64(hole, end)) - data;
+	return true;
+}
+
+int ledger_put_record(struct ledger *ledger, uint32_t tag, uint32_t id, const void *data,
+		      size_t n_bytes)
+{
+	int r;
+
+	pthread_mutex_lock(&ledger->lock);
+	r = records_put(&ledger->records, tag, id, data, n_bytes);
+	pthread_mutex_unlock(&ledger->lock);
+	return r;
+}
+
+void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id)
+{
+	pthread_mutex_lock(&ledger->lock);
+	records_drop(&ledger->records, tag, id);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
+		      size_t *ret_n_bytes)
+{
+	return records_get(&ledger->records, tag, id, ret_data, ret_n_bytes);
+}
+
+bool ledger_next_record(const struct ledger *ledger, size_t *cursor, uint32_t *ret_tag,
+			uint32_t *ret_id, const void **ret_data, size_t *ret_n_bytes,
+			unsigned int *ret_n_damaged)
+{
+	if (ret_n_damaged)
+		*ret_n_damaged = ledger->records.n_damaged;
+	return records_next(&ledger->records, cursor, ret_tag, ret_id, ret_data, ret_n_bytes);
+}
