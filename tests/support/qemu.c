@@ -17,18 +17,11 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "support/unit.h"
 
 #define PROGRAM		 "/usr/bin/qemu-system-x86_64"
 #define START_TIMEOUT_NS (20 * NSEC_PER_SEC)
 #define MAX_ARGUMENTS	 64
-
-void qemu_require(void)
-{
-	if (!access(PROGRAM, X_OK))
-		return;
-	printf("1..0 # SKIP %s is missing: apt-get install qemu-system-x86\n", PROGRAM);
-	exit(77);
-}
 
 static _Noreturn void run(const struct qemu *qemu, const char *const *options, pid_t parent)
 {
@@ -79,6 +72,8 @@ void qemu_start(struct qemu *qemu, const char *const *options)
 	int watch;
 
 	*qemu = (struct qemu){};
+	if (access(PROGRAM, X_OK))
+		unit_skip("%s is missing: apt-get install qemu-system-x86", PROGRAM);
 	strcpy(qemu->directory, "/dev/shm/ufd-qemu-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(qemu->directory));
 	snprintf(qemu->monitor, sizeof(qemu->monitor), "%s/qmp", qemu->directory);

@@ -15,16 +15,13 @@ struct qemu {
 
 #define QEMU_MEMORY_MIB 16
 
-/* Skip the test's process (exit 77) if QEMU is not installed. */
-void qemu_require(void);
-
 /**
  * qemu_start() - run one until its monitor's socket is there
  * @options: more arguments, NULL at the end; NULL for none
  *
  * The machine has 16 MiB of shared memory in a file of its own directory, and no devices but the
  * board's; its firmware runs and finds nothing to boot. The memory's file is there once the monitor
- * has answered. Fails the test if QEMU does not start.
+ * has answered. Fails the test if QEMU does not start, skips it if there is none.
  */
 void qemu_start(struct qemu *qemu, const char *const *options);
 
