@@ -26,6 +26,7 @@ class Tally:
         self.passed = 0
         self.failed = []    # (run, test, why)
         self.skipped = []   # (run, test, why)
+        self.absent = set() # (run, test) of tests and subtests that ran nothing
 
 
 def last_words(*texts):
@@ -51,6 +52,7 @@ def add_subtests(tally, run, name, text):
         full = f'{name}/{title or number}'
         if directive.upper() == 'SKIP':
             tally.skipped.append((run, full, reason or 'no reason given'))
+            tally.absent.add((run, full))
         elif is_bad:
             n_failed += 1
             tally.failed.append((run, full, 'not ok'))
@@ -62,11 +64,12 @@ def add_subtests(tally, run, name, text):
 def add_test(tally, run, test):
     """One line of meson's log."""
     name, result = test['name'].split(' / ')[-1], test['result']
-    if result == 'SKIP':
-        tally.skipped.append((run, name, skip_reason(test)))
-        return
     n_seen, n_failed = add_subtests(tally, run, name, test.get('stdout') or '')
-    if result in FAILED and not n_failed:
+    if result == 'SKIP':
+        tally.absent.add((run, name))
+        if not n_seen:
+            tally.skipped.append((run, name, skip_reason(test)))
+    elif result in FAILED and not n_failed:
         status = test.get('returncode')
         why = f'{result.lower()}, exit status {status}: ' + last_words(test.get('stderr'), test.get('stdout'))
         tally.failed.append((run, name, why))
@@ -89,12 +92,13 @@ def text_of(path):
 
 def add_run(tally, kind, run, path):
     if kind == 'meson':
+        n_before = tally.passed + len(tally.failed)
         tests = read_log(path)
         for test in tests:
             add_test(tally, run, test)
         if not tests:
             tally.failed.append((run, 'the run', 'no test was executed'))
-        elif run.endswith('-system') and all(test['result'] == 'SKIP' for test in tests):
+        elif run.endswith('-system') and tally.passed + len(tally.failed) == n_before:
             tally.failed.append((run, 'the run', 'every test was skipped'))
     elif kind == 'passed':
         tally.passed += 1
@@ -119,9 +123,8 @@ def check_required(tally, runs, path):
     if not log or not may_require():
         return
     known = {test['name'].split(' / ')[-1] for test in read_log(log)}
-    skipped = {name for run, name, _ in tally.skipped if run == 'build-system'}
     for name in sorted(required_names(path)):
-        if name in skipped:
+        if ('build-system', name) in tally.absent:
             tally.failed.append(('build-system', name, 'is required here, and was skipped'))
         elif name.split('/')[0] not in known:
             tally.failed.append(('build-system', name, 'is required here, and does not exist'))

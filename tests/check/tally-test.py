@@ -39,6 +39,11 @@ CASES = [
      '1 passed, 1 failed, 1 skipped', 1),
     ('a required subtest may not be skipped', {'build-system': [ran('a', 'OK', 'ok 1 - x # SKIP\nok 2 - y\n')]},
      'a/x\n', '1 passed, 1 failed, 1 skipped', 1),
+    ('a required test of skipped subtests is skipped',
+     {'build-system': [ran('a', 'SKIP', 'ok 1 - x # SKIP no pool\n'), ran('b', 'OK')]}, 'a\n',
+     '1 passed, 1 failed, 1 skipped', 1),
+    ('a system suite of skipped subtests fails',
+     {'build-system': [ran('a', 'OK', 'ok 1 - x # SKIP no pool\n')]}, '', '0 passed, 1 failed, 1 skipped', 1),
     ('a required test must exist', {'build-system': [ran('a', 'OK')]}, 'gone\n', '1 passed, 1 failed', 1),
     ('programs are counted', {'demo': ('passed', 'fine'), 'bench': ('failed', 'slow')}, '', '1 passed, 1 failed', 1),
 ]
