@@ -11,12 +11,18 @@ int source_new_backing(struct source **ret);
 
 /**
  * source_new_file() - a raw image
- * @fd:     readable, regular file or block device; duplicated
+ * @fd:     readable, regular file or block device; duplicated. O_NONBLOCK is taken off its open
+ *	    file, since io_uring would answer EAGAIN where it should wait for the disk
  * @offset: of the source's first byte in the file
  *
  * Holes (SEEK_DATA) are zero. Reads ask preadv2(RWF_NOWAIT) first and go through the request's ring
- * when that would block. Each cold read compares inode, size and change time with those at open:
- * a difference answers SOURCE_CHANGED, never with bytes. Nothing is mapped: no SIGBUS.
+ * when that would block. Each cold read, and each search for holes, compares inode, size and change
+ * times with those at open: a difference answers SOURCE_CHANGED, never with bytes, for ever
+ * after. (Times change when the file is unlinked or replaced by a rename, too: an image must
+ * stay where it is while guests live on it.) Nothing is mapped: no SIGBUS.
+ *
+ * Context: any; allocates. Return: 0, -EINVAL (another kind of file, or it ends before @offset),
+ * -EBADF (not readable), other -errno.
  */
 int source_new_file(struct source **ret, int fd, uint64_t offset);
 

@@ -6,7 +6,8 @@
  * A request is owned by the demand thread (a preallocated slot with a buffer of its own). It is given
  * to source_read(); until it is completed nobody else touches it. Completion comes either as a
  * completion of the demand thread's own io_uring (requests whose @is_in_ring is set: the token is
- * the request's address), or from any thread by source_complete().
+ * the request's address), or from any thread by source_complete(), which may run before
+ * source_read() has returned SOURCE_PENDING.
  */
 #pragma once
 
@@ -35,7 +36,7 @@ struct source_request {
 	uint64_t length_bytes;
 	void *buffer;		/* borrowed; at least length_bytes */
 	struct uring *ring;	/* for sources that read by io_uring; tokens are the request's address */
-	bool is_in_ring;
+	bool is_in_ring;	/* pending in the ring: give the completion to source_finish() */
 	uint32_t n_done_bytes;	/* private to the source while pending: short reads go on from here */
 	/* for source_complete(): called on the completing thread; hands the request back to its owner */
 	void (*on_complete)(struct source_request *request, int answer);
@@ -76,11 +77,26 @@ uint64_t source_length(struct source *source);
  *	    SOURCE_CHANGED, SOURCE_SHORT, or -errno of the device.
  */
 int source_read(struct source *source, struct source_request *request);
+
+/**
+ * source_finish() - the ring completed a request with @result
+ *
+ * Context: demand; does not block.
+ * Return:  as source_read(). SOURCE_PENDING: a short read goes on, another completion follows.
+ *	    SOURCE_FULL: it could not go on; start again with source_read().
+ */
 int source_finish(struct source *source, struct source_request *request, int32_t result);
 
-/* Context: demand; does not block. Return: 0 (data) or SOURCE_ZERO; *ret_length_bytes > 0. */
+/**
+ * source_extent() - what lies at @offset, and how far that holds
+ * @ret_length_bytes: 1 to @length_bytes, in bytes: an extent may end within a page. A page is zero
+ *		      only if SOURCE_ZERO covers the whole of it; any other page is read.
+ *
+ * Never reads; a source that does not know says data. Context: demand; does not block on the
+ * device. Return: 0 (data) or SOURCE_ZERO.
+ */
 int source_extent(struct source *source, uint64_t offset, uint64_t length_bytes,
 		  uint64_t *ret_length_bytes);
 
-/* For sources that complete elsewhere. Context: any; does not block. */
+/* For sources that complete elsewhere: 0, SOURCE_ZERO, SOURCE_CHANGED, SOURCE_SHORT or -errno; the rest becomes -EINVAL. Context: any; does not block. */
 void source_complete(struct source_request *request, int answer);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPEC: parsed, and its file opened. */
+#include "source/spec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "source/kinds.h"
+
+#define MAX_OFFSET (UINT64_C(1) << 52)
+
+static _Thread_local char error_text[PATH_MAX + 256];
+
+/* Return: @r. */
+__attribute__((format(printf, 3, 4))) static int fail(const char **ret_error, int r,
+						      const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(error_text, sizeof(error_text), format, args);
+	va_end(args);
+	if (ret_error)
+		*ret_error = error_text;
+	return r;
+}
+
+/* Return: 0, -EINVAL. */
+static int parse_number(const char *text, uint64_t *ret)
+{
+	const char *units = "KMG", *unit;
+	bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	unsigned int shift = 0;
+	uint64_t number;
+	char *end;
+
+	/* strtoull() would take a sign and blanks, too */
+	if (text[0] < '0' || text[0] > '9')
+		return -EINVAL;
+	errno = 0;
+	number = strtoull(text, &end, is_hex ? 16 : 10);
+	if (errno)
+		return -EINVAL;
+	if (*end) {
+		unit = strchr(units, *end);
+		if (!unit || end[1])
+			return -EINVAL;
+		shift = 10 * (unit - units + 1);
+	}
+	if (number > MAX_OFFSET >> shift)
+		return -EINVAL;
+	number <<= shift;
+	*ret = number;
+	return 0;
+}
+
+/* Takes PATH off the front of @rest, `,,` becoming `,`. Return: what follows; NULL if it is too
+ * long. */
+static const char *take_path(const char *rest, char path[PATH_MAX])
+{
+	size_t n = 0;
+
+	for (; *rest && (rest[0] != ',' || rest[1] == ','); rest++) {
+		if (n == PATH_MAX - 1)
+			return NULL;
+		path[n++] = *rest;
+		if (rest[0] == ',')
+			rest++;
+	}
+	path[n] = '\0';
+	return rest;
+}
+
+static int parse_file(const char *text, char path[PATH_MAX], uint64_t *ret_offset,
+		      const char **ret_error)
+{
+	const char *option = take_path(text, path), *key = ",offset=";
+
+	if (!option)
+		return fail(ret_error, -EINVAL, "source: the path is longer than %d bytes",
+			    PATH_MAX - 1);
+	*ret_offset = 0;
+	if (!*option)
+		return 0;
+	if (strncmp(option, key, strlen(key)))
+		return fail(ret_error, -EINVAL,
+			    "source: unknown option '%s' (a comma in a path is written ',,')",
+			    option + 1);
+	if (parse_number(option + strlen(key), ret_offset))
+		return fail(ret_error, -EINVAL,
+			    "source: '%s' is no offset (such as 4096, 0x1000, 4K)",
+			    option + strlen(key));
+	return 0;
+}
+
+/* O_NONBLOCK: a FIFO must not hold us up; source_new_file() refuses it and takes the flag off
+ * files. */
+static int open_file(const char *path, int *ret_fd, const char **ret_error)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int r;
+
+	if (fd < 0) {
+		r = -errno;
+		return fail(ret_error, r, "source: %s: %m", path);
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int new_file(struct source **ret, const char *what, int fd, uint64_t offset,
+		    const char **ret_error)
+{
+	int r = source_new_file(ret, fd, offset);
+
+	if (r == 0)
+		return 0;
+	if (r == -EBADF)
+		return fail(ret_error, r, "source: %s: not open for reading", what);
+	if (r == -EINVAL)
+		return fail(ret_error, r,
+			    "source: %s: no file or block device that reaches beyond byte %" PRIu64,
+			    what, offset);
+	errno = -r;
+	return fail(ret_error, r, "source: %s: %m", what);
+}
+
+static int source_open_file(struct source **ret, const char *text, int fd, const char **ret_error)
+{
+	_cleanup_(closep) int own_fd = -EBADF;
+	char path[PATH_MAX];
+	uint64_t offset;
+	int r;
+
+	r = parse_file(text, path, &offset, ret_error);
+	if (r)
+		return r;
+	if (!path[0] && fd < 0)
+		return fail(ret_error, -EINVAL,
+			    "source: 'file:' without a path needs an open file");
+	if (path[0] && fd >= 0)
+		return fail(ret_error, -EINVAL, "source: both the path %s and an open file", path);
+	if (!path[0])
+		return new_file(ret, "the open file", fd, offset, ret_error);
+
+	r = open_file(path, &own_fd, ret_error);
+	if (r)
+		return r;
+	return new_file(ret, path, own_fd, offset, ret_error);
+}
+
+int source_open(struct source **ret, const char *spec, int fd, const char **ret_error)
+{
+	int r;
+
+	if (!strncmp(spec, "file:", strlen("file:")))
+		return source_open_file(ret, spec + strlen("file:"), fd, ret_error);
+
+	if (!strcmp(spec, "zero"))
+		r = source_new_zero(ret);
+	else if (!strcmp(spec, "backing"))
+		r = source_new_backing(ret);
+	else
+		return fail(ret_error, -EINVAL,
+			    "source: unknown '%s' (zero, backing, file:PATH[,offset=N])", spec);
+	return r ? fail(ret_error, r, "source: out of memory") : 0;
+}
