@@ -21,6 +21,10 @@ class Skip(Exception):
     """The check cannot be made on this machine; the text says why."""
 
 
+class Unbuilt(Exception):
+    """A product of the build is not there; the text is its path."""
+
+
 @dataclass(frozen=True, order=True)
 class Finding:
     path: str
@@ -72,7 +76,7 @@ class Tree:
             raise Skip('needs a build directory')
         full = os.path.join(self.build, path)
         if not os.path.exists(full):
-            raise Skip(f'{path} is not built')
+            raise Unbuilt(path)
         return full
 
 
@@ -96,8 +100,10 @@ def main(check):
     try:
         findings = sorted(set(check(tree)))
     except Skip as skip:
-        print(f'skipped: {skip}')
+        print(skip)
         sys.exit(77)
+    except Unbuilt as path:
+        findings = [Finding(str(path), 1, 'is not built', 'build everything first')]
     for finding in findings:
         print(finding)
     print(f'{len(findings)} found')
