@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
 #include "kernel/backing.h"
 #include "kernel/features.h"
 #include "kernel/pidfd.h"
@@ -46,6 +47,11 @@ uint64_t target_discard(struct hva at, uint64_t length_bytes)
 {
 	if (madvise((void *)at.v, length_bytes, MADV_REMOVE) == 0)
 		return 0;
+	return target_forget(at, length_bytes);
+}
+
+uint64_t target_forget(struct hva at, uint64_t length_bytes)
+{
 	return madvise((void *)at.v, length_bytes, MADV_DONTNEED) < 0 ? (uint64_t)errno : 0;
 }
 
@@ -118,6 +124,19 @@ uint64_t target_do(struct target *target, target_work work, struct hva at, uint6
 	return target_answer(target);
 }
 
+void target_await_faults(struct target *target, uint64_t n_unread)
+{
+	uint64_t deadline_ns = clock_now_ns() + ANSWER_MS * NSEC_PER_MSEC;
+	uint64_t unread = 0, unresolved;
+
+	while (unread != n_unread) {
+		ck_assert_msg(clock_now_ns() < deadline_ns, "%llu faults instead of %llu",
+			      (unsigned long long)unread, (unsigned long long)n_unread);
+		ck_assert_int_eq(uffd_pending(target->uffd, &unread, &unresolved), 0);
+		sched_yield();
+	}
+}
+
 /* In the target: a uffd of its own address space, under the same number in both. */
 static uint64_t open_uffd(struct hva ignored, uint64_t features)
 {
@@ -153,7 +172,7 @@ void target_start(struct target *target, enum target_memory memory, uint64_t n_p
 	int ends[2], fd;
 
 	*target = (struct target){
-		.pidfd = -EBADF, .socket = -EBADF, .uffd = -EBADF, .memfd = -EBADF
+		.kind = memory, .pidfd = -EBADF, .socket = -EBADF, .uffd = -EBADF, .memfd = -EBADF
 	};
 	if (memory == TARGET_HUGETLB && !hugepages_are_reserved())
 		unit_skip("the host gives no 2 MiB pages");
@@ -178,6 +197,15 @@ void target_start(struct target *target, enum target_memory memory, uint64_t n_p
 	fd = (int)target_do(target, open_uffd, target->memory.start, features);
 	ck_assert_msg(fd >= 0, "uffd_open: %s", strerror(-fd));
 	ck_assert_int_eq(pidfd_get_fd(target->pidfd, fd, &target->uffd), 0);
+}
+
+void target_register(struct target *target)
+{
+	unsigned int modes = UFFD_MODE_MISSING | UFFD_MODE_WP;
+
+	if (target->kind != TARGET_ANON)
+		modes |= UFFD_MODE_MINOR;
+	ck_assert_int_eq(uffd_register(target->uffd, target->memory, modes, NULL), 0);
 }
 
 void target_kill(struct target *target)

@@ -17,6 +17,7 @@ enum target_memory {
 
 /* Readable. The fds are owned and belong to the tester's process. */
 struct target {
+	enum target_memory kind;
 	pid_t pid;
 	int pidfd;
 	int socket;
@@ -36,6 +37,9 @@ struct target {
 void target_start(struct target *target, enum target_memory memory, uint64_t n_pages,
 		  uint64_t features);
 
+/* Register all of its memory with every mode that its kind allows. */
+void target_register(struct target *target);
+
 /* Kills it if need be; closes the fds. */
 void target_done(struct target *target);
 
@@ -44,8 +48,9 @@ typedef uint64_t (*target_work)(struct hva at, uint64_t argument);
 
 uint64_t target_load(struct hva at, uint64_t ignored); /* the byte there */
 uint64_t target_store(struct hva at, uint64_t byte);
-uint64_t target_discard(struct hva at, uint64_t length_bytes); /* madvise; answers its errno */
-uint64_t target_unmap(struct hva at, uint64_t length_bytes);   /* answers its errno */
+uint64_t target_discard(struct hva at, uint64_t length_bytes); /* its bytes; answers an errno */
+uint64_t target_forget(struct hva at, uint64_t length_bytes);  /* its page table only; an errno */
+uint64_t target_unmap(struct hva at, uint64_t length_bytes);   /* the same */
 
 /* Begin; the answer comes later, and may come after those of later questions. */
 void target_ask(struct target *target, target_work work, struct hva at, uint64_t argument);
@@ -58,6 +63,9 @@ int target_has_answered(struct target *target, int timeout_ms);
 
 /* Both. */
 uint64_t target_do(struct target *target, target_work work, struct hva at, uint64_t argument);
+
+/* Wait until so many faults of the target are unread (by fdinfo), at most 20 seconds. */
+void target_await_faults(struct target *target, uint64_t n_unread);
 
 /* Kill it and wait for its end. */
 void target_kill(struct target *target);
