@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Prose keeps up: links and paths in it exist, each man page is built, each room is described."""
+"""Prose keeps up: links and paths in it exist, man pages are built, rooms and settings are described."""
 
 import os
 import re
@@ -11,6 +11,9 @@ LINK = re.compile(r'\]\(([^)#\s]+)(#[^)]*)?\)')
 PATH = re.compile(r'`((?:lib|daemon|cli|docs|scripts|tests|include|systemd|\.ci|LICENSES)/[\w./-]*\w/?)`')
 MAN_LIST = 'docs/meson.build'
 MAP = 'docs/architecture.md'
+SETTINGS_PAGE = 'docs/man/ufdd.conf.5.scd'
+SETTING_TABLES = [('daemon/config.c', r'\s*\{ "[a-z]+", "([a-z_-]+)", parse'),
+                  ('daemon/settings.c', r'\s*\{ "([a-z_]+)", offsetof')]
 ROOMS = ('lib', 'daemon')
 
 
@@ -46,12 +49,32 @@ def check_rooms(tree):
             yield Finding(MAP, 1, f'{top}/{room} is not described', 'say what the room is for')
 
 
+def setting_names(tree):
+    """(path, line, name) of each row of the configuration's tables."""
+    for path, row in SETTING_TABLES:
+        if tree.has(path):
+            for number, line in tree.lines(path):
+                found = re.match(row, line)
+                if found:
+                    yield path, number, found.group(1)
+
+
+def check_settings(tree):
+    text = tree.text(SETTINGS_PAGE).replace('\\', '') if tree.has(SETTINGS_PAGE) else ''
+    words = {word.strip('_-') for word in re.findall(r'[a-z_-]+', text)}
+    words |= {word.replace('-', '_') for word in words}
+    for path, number, name in setting_names(tree):
+        if name not in words:
+            yield Finding(path, number, f'the setting {name} is not in {SETTINGS_PAGE}', 'explain it there')
+
+
 def check(tree):
     for path in tree.paths:
         if path.endswith('.md'):
             yield from check_prose(tree, path)
     yield from check_manual(tree)
     yield from check_rooms(tree)
+    yield from check_settings(tree)
 
 
 if __name__ == '__main__':

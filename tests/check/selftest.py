@@ -118,6 +118,8 @@ CASES = [
     ('documents', 'a path that is gone', {'README.md': 'see `scripts/gone`\n'}, 'scripts/gone does not exist'),
     ('documents', 'a page that is not installed', {'docs/man/ufd.7.scd': 'ufd(7)\n'}, 'is not installed'),
     ('documents', 'a room without a word', {'lib/attic/a.c': LGPL}, 'lib/attic is not described'),
+    ('documents', 'a setting without a word',
+     {'daemon/settings.c': LGPL + '\t{ "spin_us", offsetof(struct settings, spin_us) },\n'}, 'the setting spin_us'),
     ('install', 'a file that is not listed', {'meson.build': PROJECT, 'a.txt': '', 'tests/check/installed.txt': ''},
      'share/ufd/a.txt was installed'),
     ('install', 'a file that is not installed',
