@@ -119,4 +119,5 @@ enum ledger_tag {
 	LEDGER_MAPPER = 3,
 	LEDGER_MAPPING = 4,
 	LEDGER_POISON = 5,
+	LEDGER_RESTORE = 6, /* a page whose source bytes are being written into the file */
 };

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the demand thread is told. */
+#include <errno.h>
+
+#include "fault/engine.h"
+
+/* A new view: mappers and memories may have come, none goes. */
+static void command_show_view(struct demand *demand, struct command *command)
+{
+	demand->view = command->view;
+	demand->n_mappers = demand->guest->n_mappers;
+	demand->n_memories = demand->guest->n_memories;
+	demand->is_complete_told = false;
+	background_restart(demand);
+}
+
+static void command_open(struct demand *demand, struct command *command)
+{
+	struct mapping *mapping = command->mapping;
+
+	mapping->is_open = true;
+	fill_wake(demand, mapping,
+		  (struct page_range){ mapping_page(mapping, mapping->range.start),
+				       mapping->range.length_bytes / mapping->memory->page_bytes });
+}
+
+static void command_discard(struct demand *demand, struct command *command)
+{
+	struct memory *memory = command->memory;
+	uint64_t n;
+
+	n = page_states_move_all(&memory->states, command->pages, PAGE_ABSENT, PAGE_REMOVED);
+	n += page_states_move_all(&memory->states, command->pages, PAGE_FILLING, PAGE_REMOVED);
+	(void)page_states_move_all(&memory->states, command->pages, PAGE_PRESENT, PAGE_REMOVED);
+	demand_settled(demand, memory, n);
+	stall_forget(demand, memory, command->pages);
+	memory_mark_dirty(memory, command->pages);
+	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
+		struct mapping *mapping = demand->view->mappings[i];
+		struct page_range shown = {};
+
+		if (mapping->memory == memory)
+			shown = mapping_clip(mapping, command->pages);
+		if (shown.count)
+			fill_wake(demand, mapping, shown);
+	}
+}
+
+/* Pages that exist by no doing of ours: at attach, or written by their owner. */
+static uint64_t command_keep(struct demand *demand, struct command *command)
+{
+	struct memory *memory = command->memory;
+	uint64_t n;
+
+	(void)page_states_move_all(&memory->states, command->pages, PAGE_ABSENT, PAGE_FILLING);
+	n = page_states_move_all(&memory->states, command->pages, PAGE_FILLING, PAGE_PRESENT);
+	(void)page_states_move_all(&memory->states, command->pages, PAGE_REMOVED, PAGE_PRESENT);
+	demand_settled(demand, memory, n);
+	stall_forget(demand, memory, command->pages);
+	return n;
+}
+
+static void command_graduate(struct demand *demand, struct command *command)
+{
+	struct memory *memory = command->memory;
+
+	demand->is_graduated[memory->id] = true;
+	/* Without a registration the kernel fills holes: from now on the memory itself is the
+	 * truth. */
+	(void)page_states_move_all(&memory->states,
+				   (struct page_range){ 0, memory_n_pages(memory) }, PAGE_REMOVED,
+				   PAGE_PRESENT);
+	slots_trim(&demand->slots);
+}
+
+static void command_do(struct demand *demand, struct command *command)
+{
+	command->result = 0;
+	switch (command->kind) {
+	case COMMAND_SHOW_VIEW:
+		command_show_view(demand, command);
+		break;
+	case COMMAND_OPEN:
+		command_open(demand, command);
+		break;
+	case COMMAND_PREFETCH:
+		if (!background_prefetch(demand, command->memory, command->pages))
+			command->result = -EBUSY;
+		break;
+	case COMMAND_DISCARD:
+		command_discard(demand, command);
+		break;
+	case COMMAND_WRITTEN:
+		(void)command_keep(demand, command);
+		memory_mark_dirty(command->memory, command->pages);
+		break;
+	case COMMAND_KEEP:
+		(void)command_keep(demand, command);
+		break;
+	case COMMAND_FINISH:
+		demand->background.is_forced = true;
+		background_restart(demand);
+		break;
+	case COMMAND_VERDICT:
+		foreign_verdict(demand, command->memory, command->is_alone);
+		break;
+	case COMMAND_GRADUATE:
+		command_graduate(demand, command);
+		break;
+	case COMMAND_WAKE_ALL:
+		park_wake_all(demand);
+		break;
+	case COMMAND_STOP:
+		demand->must_stop = true;
+		break;
+	}
+}
+
+void commands_take(struct demand *demand)
+{
+	struct command *command;
+
+	while (ring_remove(&demand->commands, &command)) {
+		command_do(demand, command);
+		sem_post(&command->done);
+	}
+}
+
+int demand_command(struct demand *demand, struct command *command)
+{
+	uint64_t one = 1;
+	bool was_added;
+
+	if (!demand_is_running(demand)) {
+		command_do(demand, command);
+		return command->result;
+	}
+
+	sem_init(&command->done, 0, 0);
+	do {
+		pthread_mutex_lock(&demand->command_lock);
+		was_added = ring_add(&demand->commands, &command);
+		pthread_mutex_unlock(&demand->command_lock);
+		(void)!write(demand->command_fd, &one, sizeof(one));
+		/* 16 callers at once: the thread is taking them out right now */
+	} while (!was_added);
+	while (sem_wait(&command->done) < 0)
+		;
+	sem_destroy(&command->done);
+	return command->result;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the demand thread is told, what it tells, and what it asks of bulk threads. */
+#pragma once
+
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/units.h"
+
+struct guest_view;
+struct mapping;
+struct memory;
+
+enum command_kind {
+	COMMAND_SHOW_VIEW, /* use @view from now on; the old one is free to go afterwards */
+	COMMAND_OPEN,	   /* @mapping was proved empty: serve it, and wake who waited */
+	COMMAND_PREFETCH,  /* fill @pages of @memory before other background work; -EBUSY if 64 wait
+			    */
+	COMMAND_DISCARD,   /* @pages read zero from now on */
+	COMMAND_WRITTEN,   /* the owner wrote @pages: present and dirty */
+	COMMAND_FINISH,	   /* fill everything, without rate limit */
+	COMMAND_KEEP,	   /* @pages exist already: present (populated=keep) */
+	COMMAND_VERDICT, /* @is_alone: nobody else maps @memory, its foreign page may be overwritten
+			  */
+	COMMAND_GRADUATE, /* @memory is about to be unregistered: the kernel is the truth now */
+	COMMAND_WAKE_ALL, /* every mapping of every mapper, after adoption */
+	COMMAND_STOP,
+};
+
+/* On the caller's stack until it is done. */
+struct command {
+	enum command_kind kind;
+	struct guest_view *view;
+	struct mapping *mapping;
+	struct memory *memory;
+	struct page_range pages;
+	bool is_alone;
+	int result;
+	sem_t done; /* private to demand_command() */
+};
+
+/* Rare things, for the owner of the guest. @kind: enum ufd_event_kind of ufd/pager.h. */
+struct notice {
+	uint32_t kind;
+	uint64_t time_ns;
+	struct memory *memory; /* or NULL */
+	uint64_t offset_bytes;
+	int64_t value;
+};
+
+enum chore_kind {
+	CHORE_FOREIGN,	/* who else maps @memory? Answer by COMMAND_VERDICT about @page */
+	CHORE_COMPLETE, /* nothing of the guest is absent: graduate it */
+};
+
+/* Work for a bulk thread: it may block there. */
+struct chore {
+	enum chore_kind kind;
+	struct memory *memory;
+	uint64_t page;
+};

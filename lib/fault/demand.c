@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The demand thread: its life, its rounds and its sleep. Theory of operation in demand.h. */
+#include "fault/demand.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "fault/engine.h"
+#include "kernel/uring.h"
+
+#define LOOK_NS	    NSEC_PER_MSEC /* completions are looked at this often while there is work */
+#define STACK_BYTES (512 * KIB)
+
+/* ---- telling ---- */
+
+void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, uint64_t page,
+		 int64_t value)
+{
+	struct notice notice = { .kind = kind,
+				 .time_ns = demand->now_ns,
+				 .memory = memory,
+				 .offset_bytes = memory ? page * memory->page_bytes : 0,
+				 .value = value };
+	uint64_t one = 1;
+
+	if (!ring_add(&demand->notices, &notice)) {
+		count_add(&demand->counters.notices_lost, 1);
+		return;
+	}
+	if (demand->config.event_fd >= 0)
+		(void)!write(demand->config.event_fd, &one, sizeof(one));
+}
+
+void demand_ask(struct demand *demand, enum chore_kind kind, struct memory *memory, uint64_t page)
+{
+	struct chore chore = { .kind = kind, .memory = memory, .page = page };
+	uint64_t one = 1;
+
+	/* A full ring holds a question about this memory already, or one that will be asked again.
+	 */
+	(void)ring_add(&demand->chores, &chore);
+	if (demand->config.chore_fd >= 0)
+		(void)!write(demand->config.chore_fd, &one, sizeof(one));
+}
+
+void demand_settled(struct demand *demand, struct memory *memory, uint64_t n_pages)
+{
+	if (!n_pages)
+		return;
+	assert(count_get(&memory->n_absent) >= n_pages);
+	count_sub(&memory->n_absent, n_pages);
+}
+
+bool demand_is_complete(const struct demand *demand)
+{
+	for (uint32_t i = 0; i < demand->n_memories; i++)
+		if (count_get(&demand->guest->memories[i]->n_absent))
+			return false;
+	return demand->n_memories > 0;
+}
+
+void demand_mapper_gone(struct demand *demand, struct mapper *mapper)
+{
+	bool any = false;
+
+	if (mapper->is_gone)
+		return;
+	mapper->is_gone = true;
+	demand_tell(demand, UFD_EVENT_MAPPER_ENDED, NULL, 0, mapper->pid);
+	for (uint32_t i = 0; i < demand->n_mappers; i++)
+		any |= !demand->guest->mappers[i].is_gone;
+	if (any || demand->has_ended)
+		return;
+	demand->has_ended = true;
+	demand_tell(demand, UFD_EVENT_ENDED, NULL, 0, 0);
+}
+
+/* ---- rounds ---- */
+
+static void demand_completion(struct demand *demand, const struct uring_completion *completion)
+{
+	uint64_t token = completion->token;
+
+	if (token == TOKEN_COMMAND) {
+		uint64_t n;
+
+		demand->is_command_armed = false;
+		(void)!read(demand->command_fd, &n, sizeof(n));
+	} else if (token >= TOKEN_PIDFD(0) && token < TOKEN_LIMIT) {
+		demand->readers[token - TOKEN_PIDFD(0)].is_pidfd_armed = false;
+		demand_mapper_gone(demand, &demand->guest->mappers[token - TOKEN_PIDFD(0)]);
+	} else if (token >= TOKEN_UFFD(0) && token < TOKEN_LIMIT) {
+		demand->readers[token - TOKEN_UFFD(0)].is_armed = false;
+		demand->readers[token - TOKEN_UFFD(0)].is_ready = true;
+	} else {
+		struct source_request *request = (struct source_request *)(uintptr_t)token;
+		struct slot *slot = (struct slot *)request; /* its first member */
+
+		fill_answer(demand, slot,
+			    source_finish(slot->memory->source, request, completion->result));
+	}
+}
+
+/* What sources completed on other threads. */
+static void demand_answers(struct demand *demand)
+{
+	uint32_t n_answers = atomic_load_explicit(&demand->n_answers, memory_order_acquire);
+
+	if (n_answers == demand->n_answers_taken)
+		return;
+	for (unsigned int i = 0; i < N_SLOTS; i++) {
+		struct slot *slot = &demand->slots.slots[i];
+
+		/* pairs with release in fill_complete_elsewhere() */
+		if (slot->state != SLOT_READING ||
+		    !atomic_load_explicit(&slot->is_answered, memory_order_acquire))
+			continue;
+		atomic_store_explicit(&slot->is_answered, false, memory_order_relaxed);
+		demand->n_answers_taken++;
+		fill_answer(demand, slot, slot->answer);
+	}
+}
+
+static int demand_look(struct demand *demand, uint64_t timeout_ns)
+{
+	struct uring_completion completions[N_COMPLETIONS];
+	unsigned int n = 0;
+	int r;
+
+	r = uring_wait(demand->ring, timeout_ns, completions, N_COMPLETIONS, &n);
+	if (r < 0)
+		return r;
+	demand->now_ns = clock_now_ns();
+	demand->looked_ns = demand->now_ns;
+	for (unsigned int i = 0; i < n; i++)
+		demand_completion(demand, &completions[i]);
+	return 0;
+}
+
+/* Slots whose moment has come. Return: when the next one's comes. */
+static uint64_t demand_retry(struct demand *demand)
+{
+	uint64_t next_ns = UINT64_MAX;
+
+	for (unsigned int i = 0; demand->slots.n_waiting && i < N_SLOTS; i++) {
+		struct slot *slot = &demand->slots.slots[i];
+
+		if (slot->state != SLOT_WAITING)
+			continue;
+		if (slot->retry_at_ns <= demand->now_ns) {
+			demand->slots.n_waiting--;
+			slot->state = SLOT_READING;
+			if (slot->has_bytes)
+				fill_put(demand, slot);
+			else
+				fill_read(demand, slot);
+		}
+		if (slot->state == SLOT_WAITING)
+			next_ns = min_u64(next_ns, slot->retry_at_ns);
+	}
+	return next_ns;
+}
+
+/* Claims of a former process are taken over before anything else is looked at. */
+static bool demand_recover(struct demand *demand)
+{
+	struct page_range run;
+
+	for (; demand->recover_memory < demand->n_memories; demand->recover_memory++) {
+		struct memory *memory = demand->guest->memories[demand->recover_memory];
+		uint64_t n_most = demand->slots.buffer_bytes / memory->page_bytes;
+
+		while (page_states_find(
+			&memory->states,
+			(struct page_range){ demand->recover_page,
+					     memory_n_pages(memory) - demand->recover_page },
+			PAGE_FILLING, &run)) {
+			run.count = min_u64(run.count, n_most);
+			if (!fill_resume(demand, memory, run))
+				return false;
+			demand->recover_page = run.first + run.count;
+		}
+		demand->recover_page = 0;
+	}
+	return true;
+}
+
+static void demand_tell_completion(struct demand *demand)
+{
+	if (demand->is_complete_told || !demand_is_complete(demand))
+		return;
+	demand->is_complete_told = true;
+	demand->background.is_forced = false;
+	demand_tell(demand, UFD_EVENT_COMPLETED, NULL, 0, 0);
+	demand_ask(demand, CHORE_COMPLETE, NULL, 0);
+}
+
+static uint64_t until_ns(const struct demand *demand, uint64_t at_ns)
+{
+	return at_ns == UINT64_MAX ? UINT64_MAX
+				   : (at_ns > demand->now_ns ? at_ns - demand->now_ns : 0);
+}
+
+int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
+{
+	uint64_t retry_at_ns, sleep_ns = demand->config.sleep_max_ns, background_ns;
+	bool any = false;
+	int r;
+
+	demand->now_ns = clock_now_ns();
+	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
+	commands_take(demand);
+	*ret_sleep_ns = 0;
+	if (demand->now_ns - demand->looked_ns >= LOOK_NS ||
+	    demand->slots.n_free + demand->slots.n_waiting < N_SLOTS) {
+		r = demand_look(demand, 0);
+		if (r < 0)
+			return r;
+	}
+	demand_answers(demand);
+	if (demand->is_recovering) {
+		demand->is_recovering = !demand_recover(demand);
+		if (demand->is_recovering) {
+			*ret_sleep_ns = NSEC_PER_MSEC;
+			(void)demand_retry(demand);
+			return 0;
+		}
+		park_wake_all(demand);
+	}
+
+	r = messages_take(demand, demand->is_working || demand->is_busy_elsewhere, &any);
+	if (r < 0)
+		return r;
+	retry_at_ns = demand_retry(demand);
+	park_run(demand);
+	stall_run(demand);
+	demand->is_working = true;
+	if (any)
+		return 0;
+	if (demand->park.wake_at_ns == UINT64_MAX)
+		demand->park.delay_ns = PARK_MIN_NS;
+
+	if (window_piece(demand) || background_piece(demand, &background_ns))
+		return 0;
+
+	demand_tell_completion(demand);
+	demand->is_working = false;
+	sleep_ns = min_u64(sleep_ns, background_ns);
+	sleep_ns = min_u64(sleep_ns, until_ns(demand, retry_at_ns));
+	sleep_ns = min_u64(sleep_ns, until_ns(demand, demand->park.wake_at_ns));
+	sleep_ns = min_u64(sleep_ns, until_ns(demand, demand->stalls.next_ns));
+	*ret_sleep_ns = sleep_ns;
+	return 0;
+}
+
+static void demand_arm(struct demand *demand)
+{
+	if (!demand->is_command_armed)
+		demand->is_command_armed = uring_add_poll(demand->ring, demand->command_fd,
+							  TOKEN_COMMAND);
+	for (uint32_t i = 0; i < demand->n_mappers; i++) {
+		struct mapper *mapper = &demand->guest->mappers[i];
+		struct reader *reader = &demand->readers[i];
+
+		if (mapper->is_gone)
+			continue;
+		if (!reader->is_armed)
+			reader->is_armed = uring_add_poll(demand->ring, mapper->uffd,
+							  TOKEN_UFFD(i));
+		if (!reader->is_pidfd_armed)
+			reader->is_pidfd_armed = uring_add_poll(demand->ring, mapper->pidfd,
+								TOKEN_PIDFD(i));
+	}
+}
+
+int demand_sleep(struct demand *demand, uint64_t sleep_ns)
+{
+	demand_arm(demand);
+	return demand_look(demand, sleep_ns);
+}
+
+/* Look for faults a while before sleeping: buys latency with a CPU. */
+static bool demand_spin(struct demand *demand)
+{
+	uint64_t until = clock_now_ns() + demand->config.spin_ns;
+	bool any = false;
+
+	do {
+		if (messages_take(demand, true, &any) < 0 || any)
+			return true;
+	} while (clock_now_ns() < until);
+	return false;
+}
+
+/* ---- life ---- */
+
+/* No buffer may go while somebody writes into it: wait for every read that is under way. */
+static void demand_drain(struct demand *demand)
+{
+	bool is_reading;
+
+	do {
+		is_reading = false;
+		demand_answers(demand);
+		for (unsigned int i = 0; i < N_SLOTS; i++) {
+			struct slot *slot = &demand->slots.slots[i];
+
+			if (slot->state == SLOT_READING)
+				is_reading = true;
+			else if (slot->state != SLOT_FREE)
+				fill_give_back(demand, slot, PAGE_ABSENT);
+		}
+		if (is_reading)
+			is_reading = demand_look(demand, 10 * NSEC_PER_MSEC) == 0;
+	} while (is_reading);
+}
+
+static void demand_place(const struct demand *demand)
+{
+	if (demand->config.cpu >= 0) {
+		cpu_set_t cpus;
+
+		CPU_ZERO(&cpus);
+		CPU_SET(demand->config.cpu, &cpus);
+		(void)pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
+	}
+	if (demand->config.nice)
+		(void)setpriority(PRIO_PROCESS, 0, demand->config.nice); /* of this thread */
+	(void)pthread_setname_np(pthread_self(), "ufd-demand");
+}
+
+static void *demand_main(void *userdata)
+{
+	struct demand *demand = userdata;
+	uint64_t sleep_ns;
+	int r = 0;
+
+	demand_place(demand);
+	while (!demand->must_stop && r == 0) {
+		r = demand_step(demand, &sleep_ns);
+		if (r == 0 && sleep_ns && !demand->must_stop) {
+			if (demand->config.spin_ns && demand_spin(demand))
+				continue;
+			r = demand_sleep(demand, sleep_ns);
+		}
+	}
+	/* Only our own bugs end a ring or a uffd: said, and the guest stalls rather than reads
+	 * wrong bytes. */
+	if (r < 0)
+		demand_tell(demand, UFD_EVENT_STALLED, NULL, 0, -r);
+	while (!demand->must_stop) {
+		struct pollfd wait = { .fd = demand->command_fd, .events = POLLIN };
+
+		(void)poll(&wait, 1, -1);
+		commands_take(demand);
+	}
+	demand_drain(demand);
+	return NULL;
+}
+
+int demand_new(struct demand **ret, struct guest *guest, const struct demand_config *config)
+{
+	_cleanup_(demand_freep) struct demand *demand = NULL;
+	uint64_t page_bytes = 0;
+	void *zeros;
+	int r;
+
+	demand = calloc(1, sizeof(*demand));
+	if (!demand)
+		return -ENOMEM;
+	demand->command_fd = -EBADF;
+	demand->guest = guest;
+	demand->view = guest->view;
+	demand->n_mappers = guest->n_mappers;
+	demand->n_memories = guest->n_memories;
+	demand->config = *config;
+	demand->is_working = true;
+	demand->is_recovering = true;
+	pthread_mutex_init(&demand->command_lock, NULL);
+	park_init(&demand->park);
+	stalls_init(&demand->stalls);
+	for (uint32_t i = 0; i < guest->n_memories; i++)
+		page_bytes = max_u64(page_bytes, guest->memories[i]->page_bytes);
+
+	zeros = mmap(NULL, ZEROS_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		     0);
+	if (zeros == MAP_FAILED)
+		return -errno;
+	demand->zeros = zeros;
+	demand->command_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (demand->command_fd < 0)
+		return -errno;
+	r = slots_init(&demand->slots, page_bytes);
+	if (r == 0)
+		r = ring_init(&demand->commands, N_COMMANDS, sizeof(struct command *));
+	if (r == 0)
+		r = ring_init(&demand->notices, N_NOTICES, sizeof(struct notice));
+	if (r == 0)
+		r = ring_init(&demand->chores, N_CHORES, sizeof(struct chore));
+	if (r == 0)
+		r = uring_new(&demand->ring, N_COMPLETIONS);
+	if (r < 0)
+		return r;
+
+	demand->now_ns = clock_now_ns();
+	foreign_recover(demand);
+	messages_replay(demand);
+	*ret = TAKE_PTR(demand);
+	return 0;
+}
+
+struct demand *demand_free(struct demand *demand)
+{
+	if (!demand)
+		return NULL;
+	assert(!demand_is_running(demand));
+	uring_free(demand->ring);
+	ring_done(&demand->commands);
+	ring_done(&demand->notices);
+	ring_done(&demand->chores);
+	slots_done(&demand->slots);
+	if (demand->zeros)
+		munmap((void *)demand->zeros, ZEROS_BYTES);
+	closep(&demand->command_fd);
+	pthread_mutex_destroy(&demand->command_lock);
+	free(demand);
+	return NULL;
+}
+
+int demand_start(struct demand *demand)
+{
+	pthread_attr_t attributes;
+	int r;
+
+	demand->must_stop = false;
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK_BYTES);
+	atomic_store(&demand->is_running, true);
+	r = pthread_create(&demand->thread, &attributes, demand_main, demand);
+	pthread_attr_destroy(&attributes);
+	if (r)
+		atomic_store(&demand->is_running, false);
+	return -r;
+}
+
+void demand_stop(struct demand *demand)
+{
+	struct command stop = { .kind = COMMAND_STOP };
+
+	if (!demand_is_running(demand))
+		return;
+	(void)demand_command(demand, &stop);
+	pthread_join(demand->thread, NULL);
+	atomic_store(&demand->is_running, false);
+}
+
+bool demand_is_running(const struct demand *demand)
+{
+	return atomic_load(&demand->is_running);
+}
+
+bool demand_take_notice(struct demand *demand, struct notice *ret)
+{
+	return ring_remove(&demand->notices, ret);
+}
+
+bool demand_take_chore(struct demand *demand, struct chore *ret)
+{
+	return ring_remove(&demand->chores, ret);
+}
+
+const struct fault_counters *demand_counters(const struct demand *demand)
+{
+	return &demand->counters;
+}
+
+uint64_t demand_pulse(const struct demand *demand)
+{
+	return atomic_load_explicit(&demand->pulse, memory_order_relaxed);
+}

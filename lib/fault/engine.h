@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The demand thread's own state, for the files of this room only. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/ring.h"
+#include "fault/background.h"
+#include "fault/command.h"
+#include "fault/counters.h"
+#include "fault/decide.h"
+#include "fault/demand.h"
+#include "fault/park.h"
+#include "fault/slot.h"
+#include "fault/stall.h"
+#include "fault/window.h"
+#include "guest/guest.h"
+
+struct uring;
+
+/* Completions of polls carry small numbers, those of reads the address of a request. */
+#define TOKEN_COMMAND	    1
+#define TOKEN_UFFD(mapper)  (0x100 + (uint64_t)(mapper))
+#define TOKEN_PIDFD(mapper) (0x200 + (uint64_t)(mapper))
+#define TOKEN_LIMIT	    0x300
+#define N_COMPLETIONS	    64
+#define N_COMMANDS	    16
+#define N_NOTICES	    256
+#define N_CHORES	    64
+
+/* What the thread keeps of each mapper. */
+struct reader {
+	bool is_armed; /* a poll of the uffd is in flight */
+	bool is_ready; /* messages may be queued: read before sleeping */
+	bool is_pidfd_armed;
+};
+
+struct demand {
+	struct guest *guest;	 /* borrowed */
+	struct guest_view *view; /* what we look into; see guest/guest.h */
+	uint32_t n_mappers;	 /* as of the view: the guest's own counts belong to others */
+	uint32_t n_memories;
+	struct demand_config config;
+	struct uring *ring;
+	struct reader readers[MAX_MAPPERS];
+	struct slots slots;
+	struct park park;
+	struct stalls stalls;
+	struct window window;
+	struct background background;
+	struct fault_counters counters;
+	const void *zeros;  /* ZEROS_BYTES of untouched zero pages, for COPY */
+	uint64_t now_ns;    /* of this round */
+	uint64_t fault_ns;  /* when the last demand fault was read */
+	uint64_t looked_ns; /* when completions were last looked at */
+	bool is_working;    /* between pieces: read the uffds without waiting for polls */
+	bool is_recovering; /* claims of a former process are not all taken over yet */
+	uint32_t recover_memory;
+	uint64_t recover_page;
+	bool is_busy_elsewhere; /* an event is unread: read before filling more */
+	bool is_graduated[MAX_MEMORIES];
+	bool is_complete_told;
+	bool has_ended;
+
+	struct ring commands; /* struct command *; producers hold @command_lock */
+	struct ring notices;
+	struct ring chores;
+	pthread_mutex_t command_lock;
+	int command_fd; /* owned eventfd */
+	bool is_command_armed;
+
+	pthread_t thread;
+	_Atomic bool is_running;
+	bool must_stop;
+	_Atomic uint64_t pulse;
+	_Atomic uint32_t n_answers; /* completions from other threads, ever; release */
+	uint32_t n_answers_taken;
+};
+
+#define ZEROS_BYTES GIB
+
+/* ---- messages.c: read, apply events, resolve faults ---- */
+
+/* @all: read every uffd, ready or not (between pieces). Return: 0 or -errno. */
+int messages_take(struct demand *demand, bool all, bool *ret_any);
+/* Apply what a former process had read when it died. */
+void messages_replay(struct demand *demand);
+void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva address,
+		   enum fault_kind kind);
+
+/* ---- fill.c: from claim to presence ---- */
+
+/* Claim what is absent at the start of @pages, and fill it; false: no slot is free (nothing was
+ * claimed). */
+bool fill_begin(struct demand *demand, struct memory *memory, struct page_range pages,
+		enum slot_cause cause);
+/* A claim of a former process. */
+bool fill_resume(struct demand *demand, struct memory *memory, struct page_range pages);
+/* Ask the source (again), and put in what it says at once. */
+void fill_read(struct demand *demand, struct slot *slot);
+/* The source has answered. */
+void fill_answer(struct demand *demand, struct slot *slot, int answer);
+/* Bytes are in the buffer: put them in; releases the slot, or leaves it waiting. */
+void fill_put(struct demand *demand, struct slot *slot);
+/* For sources that complete elsewhere; see struct source_request. */
+void fill_complete_elsewhere(struct source_request *request, int answer);
+/* Give back what is still filling, as @state, and release the slot. */
+void fill_give_back(struct demand *demand, struct slot *slot, enum page_state state);
+/* One page of zeros: missing x removed, missing x absent in a backing source, and probes. Never
+ * leaves a wait undone. */
+void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page);
+/* Map what the file holds: minor x present, and first touches of a backing source. */
+void fill_map(struct demand *demand, struct mapping *mapping, struct page_range pages);
+void fill_probe(struct demand *demand, struct mapping *mapping, uint64_t page);
+/* Data or zero at @page, and for how many pages; for backing sources the file's own holes. */
+bool fill_is_zero(struct demand *demand, struct memory *memory, struct page_range pages,
+		  uint64_t *ret_n_pages);
+void fill_wake(struct demand *demand, struct mapping *mapping, struct page_range pages);
+
+/* ---- foreign.c: pages that others made ---- */
+
+void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page);
+void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone);
+void foreign_recover(struct demand *demand);
+
+/* ---- command.c ---- */
+
+void commands_take(struct demand *demand);
+
+/* ---- telling; in demand.c ---- */
+
+void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, uint64_t page,
+		 int64_t value);
+void demand_ask(struct demand *demand, enum chore_kind kind, struct memory *memory, uint64_t page);
+/* Pages left absent or filling for good: completion is counted here. */
+void demand_settled(struct demand *demand, struct memory *memory, uint64_t n_pages);
+void demand_mapper_gone(struct demand *demand, struct mapper *mapper);
+bool demand_is_complete(const struct demand *demand);
