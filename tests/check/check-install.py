@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What is installed is what installed.txt lists, and uninstalling leaves nothing behind."""
+"""What is installed is what installed.txt lists, the examples build against it, and uninstalling leaves
+nothing behind."""
 
 import fnmatch
 import json
@@ -12,6 +13,7 @@ import tempfile
 from tree import Finding, Skip, main
 
 LIST = 'tests/check/installed.txt'
+PACKAGES = {'ufd.h': 'libufd', 'pager.h': 'libufd-pager'}
 LOG = 'meson-logs/install-log.txt'
 
 
@@ -46,6 +48,27 @@ def run(command, build, destination):
         raise RuntimeError(f'{" ".join(command)}: {(ran.stderr or ran.stdout).strip()[-400:]}')
 
 
+def build_example(tree, path, root, libdir):
+    """Compile and link as a stranger would: pkg-config and the installed files, nothing of this tree."""
+    text = tree.text(path)
+    wanted = [package for header, package in PACKAGES.items() if f'<ufd/{header}>' in text]
+    inside = root + libdir
+    asked = subprocess.run(['pkg-config', '--cflags', '--libs', *wanted], capture_output=True, text=True,
+                           env={**os.environ, 'PKG_CONFIG_SYSROOT_DIR': root,
+                                'PKG_CONFIG_PATH': os.path.join(inside, 'pkgconfig')})
+    if not wanted or asked.returncode != 0:
+        yield Finding(path, 1, f'pkg-config: {asked.stderr.strip() or "no package"}', 'install the .pc file')
+        return
+    built = subprocess.run(['cc', '-std=gnu11', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-o', root + '/example',
+                            os.path.join(tree.root, path), *asked.stdout.split(), '-pthread', f'-Wl,-rpath-link,{inside}'],
+                           capture_output=True, text=True)
+    if built.returncode != 0:
+        said = [line for line in built.stderr.splitlines() if 'error' in line or 'undefined' in line] or ['?']
+        yield Finding(path, 1, f'does not build against the installed tree: {said[0]}', 'see the message')
+    else:
+        os.unlink(root + '/example')
+
+
 def compare(tree, found, where):
     patterns = list(expected(tree, where))
     for number, pattern in patterns:
@@ -59,7 +82,7 @@ def compare(tree, found, where):
 def check(tree):
     if not tree.build or not shutil.which('meson'):
         raise Skip('needs a build directory and meson')
-    log = os.path.join(tree.build, LOG)
+    log, where = os.path.join(tree.build, LOG), folders(tree.build)
     with tempfile.TemporaryDirectory() as destination:
         # The log of a real installation is what its own `ninja uninstall` needs: keep it.
         saved = os.path.join(destination, '.install-log')
@@ -70,6 +93,8 @@ def check(tree):
         try:
             run(['meson', 'install', '--no-rebuild', '--quiet'], tree.build, root)
             found = files_below(root)
+            for path in tree.under('docs/examples', suffix='.c'):
+                yield from build_example(tree, path, root, where['libdir'])
             run(['ninja', 'uninstall'], tree.build, root)
             left = files_below(root)
         except RuntimeError as error:
@@ -80,7 +105,7 @@ def check(tree):
                 shutil.copy2(saved, log)
             elif os.path.exists(log):
                 os.unlink(log)
-    yield from compare(tree, found, folders(tree.build))
+    yield from compare(tree, found, where)
     for path in left:
         yield Finding('meson.build', 1, f'ninja uninstall leaves {path}', 'let meson itself install it')
 
