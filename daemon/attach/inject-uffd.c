@@ -100,7 +100,7 @@ static int fail_with(struct inject_reply *reply, int result)
 	return result < 0 ? fail(reply, INJECT_FAILED, -result, -1) : fail(reply, result, 0, 0);
 }
 
-/* The address of a `syscall` instruction. */
+/* The address of a `syscall` instruction, 0 if there is none. Return: 0 or -errno. */
 static int find_instruction(const struct visit *visit, uint64_t *ret_address)
 {
 	_cleanup_(proc_maps_done) struct proc_maps maps = {};
@@ -125,7 +125,8 @@ static int find_instruction(const struct visit *visit, uint64_t *ret_address)
 			}
 		}
 	}
-	return INJECT_NO_VDSO;
+	*ret_address = 0;
+	return 0;
 }
 
 /* Nothing says when a thread leaves D state, so look again now and then, ever more rarely. */
@@ -205,12 +206,14 @@ static int visit_begin(struct visit *visit, const struct inject_target *target,
 		.mem_fd = visit->mem_fd,
 	};
 	r = find_instruction(visit, &visit->tracee.syscall_address);
-	if (r != 0)
+	if (r < 0)
 		return fail_with(reply, r);
 	r = stop_thread(visit);
 	if (r != 0)
 		return fail_with(reply, r);
 	r = tracee_prepare(&visit->tracee);
+	if (r == 0 && visit->tracee.syscall_address == 0)
+		r = INJECT_NO_VDSO; /* told last: a 32-bit process has none either */
 	if (r == 0)
 		return 0;
 
