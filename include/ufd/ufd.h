@@ -114,7 +114,8 @@ typedef void (*ufd_client_event_fn)(struct ufd_client *client, uint32_t event, v
  * struct ufd_client_opts - settings of ufd_client_new(); zero is every field's default but @guest's
  * @size:	      sizeof this struct, by UFD_OPTS()
  * @guest:	      the guest's name, 1 to 63 bytes, unique in the daemon
- * @socket_path:      the daemon's socket; NULL is $UFD_SOCKET, else /run/ufd/io.ufd.manager
+ * @socket_path:      the daemon's socket; NULL is $UFD_SOCKET, else /run/ufd/io.ufd.manager; beside
+ *		      @connection it is used only after that is lost, and NULL is none
  * @on_event:	      called by ufd_client_dispatch(); may be NULL
  * @userdata:	      for @on_event
  * @timeout_ns:	      longest wait of one call; 0 is 30 seconds, or UFD_CLIENT_FOREVER
@@ -306,7 +307,8 @@ int ufd_client_remove_region(struct ufd_client *client, void *address, uint64_t 
  *	    -ENOSYS	the daemon is too old for the call
  *	    -EREMOTEIO	the daemon refuses for another reason
  *	    -ETIMEDOUT	no answer in time
- *	    -ECONNRESET	the daemon went away
+ *	    -ECONNRESET	the daemon went away. After these two it is not known whether the guest is
+ *			attached: ufd_client_detach() before trying again
  *	    -EPROTO	what answered is no ufdd
  *	    -ENOTCONN	the inherited connection is used up: see ufd_client_reconnect()
  *	    or an errno that the daemon met
@@ -331,15 +333,16 @@ struct ufd_client_detach_opts {
  * ufd_client_detach() - end paging
  * @opts: settings, or NULL for the defaults
  *
- * By default every absent page is filled first. The memories stay described: the client may
- * attach again, with UFD_CLIENT_POPULATED_KEEP.
+ * By default every absent page is filled first. The memories stay described: a client that attaches
+ * again hands them over as they are, existing pages present and all others zero.
  *
  * Context: Any thread. Blocks.
  * Return:  0, or a negative errno:
- *	    -EINVAL	it is not attached
+ *	    -EINVAL	it is not attached, or an option has no meaning
  *	    -EBUSY	pages are absent, and @opts->no_populate is set
  *	    -ENOTCONN	the daemon is lost
- *	    -ETIMEDOUT	the guest may or may not be attached still; dispatch finds out
+ *	    -ETIMEDOUT, -ECONNRESET: it may be attached still; call again when dispatch has
+ *			found the daemon
  *	    and those of ufd_client_attach()
  */
 int ufd_client_detach(struct ufd_client *client, const struct ufd_client_detach_opts *opts);
@@ -356,7 +359,7 @@ int ufd_client_detach(struct ufd_client *client, const struct ufd_client_detach_
  *
  * Context: Any thread. Blocks if the guest is attached.
  * Return:  0, or a negative errno:
- *	    -EINVAL	not whole pages, or outside of what is mapped
+ *	    -EINVAL	not whole pages, outside of what is mapped, or the guest is not attached
  *	    -ENOENT	no such memory
  *	    -ENOTCONN	the daemon is lost, it was not told: do not discard now
  *	    -ETIMEDOUT, -ECONNRESET: it may have been told: do discard. Until they are written the
