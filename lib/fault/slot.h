@@ -23,7 +23,7 @@
 
 #define N_SLOTS		   32
 #define N_SLOTS_BACKGROUND 8	       /* the most that background work may hold */
-#define SLOT_BYTES	   (256 * KIB) /* of its buffer; a whole page where pages are larger */
+#define SLOT_BYTES	   (2 * MIB) /* of its buffer, in address space; a whole page where pages are larger */
 
 struct memory;
 

@@ -160,7 +160,7 @@ int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_conf
 	return 0;
 }
 
-/* Puts filling pages back and counts, in those parts of the states that were ever written. */
+/* Counts; where no COPY can be repeated, puts filling pages back. In those parts of the states that were ever written. */
 static void memory_settle(struct memory *memory, const struct ledger *ledger)
 {
 	uint64_t pages_per_byte = PAGES_PER_WORD / sizeof(uint64_t);
@@ -175,7 +175,8 @@ static void memory_settle(struct memory *memory, const struct ledger *ledger)
 
 		range.first = (at - memory->states_offset) * pages_per_byte;
 		range.count = min_u64(length * pages_per_byte, n_pages - range.first);
-		page_states_move_all(&memory->states, range, PAGE_FILLING, PAGE_ABSENT);
+		if (memory->is_backing_source)
+			page_states_move_all(&memory->states, range, PAGE_FILLING, PAGE_ABSENT);
 		page_states_count(&memory->states, range, counts);
 		memory->n_absent -= counts[PAGE_PRESENT] + counts[PAGE_REMOVED];
 	}

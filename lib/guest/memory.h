@@ -34,7 +34,7 @@ struct memory {
 	_Atomic uint64_t n_absent;   /* absent or filling pages; relaxed, by demand */
 	_Atomic uint64_t n_stalled;  /* pages that wait for bytes that cannot be had */
 	_Atomic uint64_t *dirty;     /* one bit a page while a tracker is armed, else NULL; borrowed */
-	uint32_t n_mappings;
+	_Atomic uint32_t n_mappings;
 	uint64_t states_offset;	     /* of the area in the ledger */
 	uint64_t poisoned[MAX_POISONED]; /* pages, a short list */
 	uint32_t n_poisoned;
@@ -64,7 +64,9 @@ int memory_new(struct memory **ret, uint32_t id, const struct memory_config *con
 /**
  * memory_adopt() - the memory that a record of a former process describes
  *
- * Its filling pages become absent again: their COPY is repeated, which cannot harm (EEXIST).
+ * Its filling pages stay filling: the demand thread takes them over, and repeats their COPY, where
+ * EEXIST means that the former process, and perhaps the guest after it, has written them. As absent
+ * pages they would look like foreign touches. With the bytes in the backing they become absent.
  * The config gives what the ledger cannot hold (backing, source). Return: 0, LEDGER_DAMAGED, -EINVAL (differs from the record), -errno.
  */
 int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *config,
