@@ -176,8 +176,9 @@ static _Noreturn void be_busy(enum busy_role main_role, bool is_alone, void (*pr
 	sigaddset(&mask, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &mask, NULL);
 	expected_sum = compute();
-	if (!is_alone) {
+	if (!is_alone || main_role == BUSY_READ)
 		start_thread(feed_pipe, NULL);
+	if (!is_alone) {
 		for (int role = 0; role < _BUSY_N; role++)
 			if (role != (int)main_role)
 				start_thread(run_role, (void *)(uintptr_t)role);

@@ -35,7 +35,7 @@ struct busy {
 /**
  * busy_start() - fork it
  * @main_role: of its main thread
- * @is_alone:  no other threads; else one thread a role, and the pipe's writer
+ * @is_alone:  no other threads but the pipe's writer where that is needed; else one thread a role
  * @prepare:   run in it first (drop rights, install filters); may be NULL
  *
  * Returns once each of its threads has come round once. It dies with us.
