@@ -19,6 +19,8 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/units.h"
 
@@ -71,13 +73,12 @@ struct uring *uring_free(struct uring *ring)
 
 static int enable(struct uring *ring)
 {
-	int r;
-
 	if (ring->is_enabled)
 		return 0;
-	r = io_uring_enable_rings(&ring->ring);
-	if (r < 0)
-		return r;
+	/* liburing 2.3 declares a function for this, and does not export it */
+	if (syscall(SYS_io_uring_register, ring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+		    0) < 0)
+		return -errno;
 	ring->is_enabled = true;
 	return 0;
 }
