@@ -10,8 +10,8 @@ from tree import Finding, main
 MIT, LGPL, DUAL = 'MIT', 'LGPL-2.1-or-later', 'GPL-2.0-only OR MIT'
 MIT_ROOMS = ('include/', 'lib/base/', 'lib/kernel/', 'lib/wire/', 'lib/client/', 'docs/examples/')
 # Prose, data and dot files have no place for a head.
-EXEMPT = re.compile(r'^(LICENSES/.*|NEWS|.*\.(md|json|txt\.in|png|gitkeep)|(.*/)?\.[^/]+|tests/fuzz/.*corpus.*/.*'
-                    r'|tests/(.*/)?(data|corpus)/.*)$')
+EXEMPT = re.compile(r'^(LICENSES/.*|NEWS|(.*/)?README|.*\.(md|json|png)|(.*/)?\.[^/]+|tests/compat/.*'
+                    r'|tests/(.*/)?[\w-]*(data|corpus)[\w-]*/.*)$')
 HEAD = re.compile(r'SPDX-License-Identifier: ([A-Za-z0-9.+\- ]*[A-Za-z0-9.+])')
 N_HEAD_LINES = 4    # a script has its interpreter first, a man page its title
 
@@ -21,7 +21,7 @@ def expected(path):
     name = os.path.basename(path)
     if path.endswith('.bpf.c'):
         return (DUAL,)
-    if name == 'meson.build' or name == 'meson_options.txt':
+    if name == 'meson.build' or name == 'meson_options.txt' or path.endswith('.sym'):
         return (LGPL, MIT)
     if path.endswith('.varlink') or path.startswith(MIT_ROOMS):
         return (MIT,)

@@ -14,7 +14,7 @@ PLACES = [
     (re.compile(r'\bfile:///(?!run|usr|etc|var|dev|PATH)\w'), 'a path of one machine', 'make it relative'),
     (re.compile(r'(pyp[i]\.|python[h]osted\.|npm[j]s\.|crate[s]\.io|prox[y]\.golang|artifac[t]ory|nexu[s]\.'
                 r'|(deb|snapshot|ftp)\.debia[n]\.org|debia[n]\.(com|net)|docke[r]\.io|ghc[r]\.io|qua[y]\.io'
-                r'|registr[y]\.[a-z])', re.I), 'a registry or mirror',
+                r'|registr[y]\.(?![ch]\b)[a-z])', re.I), 'a registry or mirror',
      'leave the choice to the machine\'s own configuration'),
     (re.compile(r'\b(10|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d{1,3}){2,3}\b(?!\.?\d)'), 'a private address',
      'use loopback or a documentation address'),
