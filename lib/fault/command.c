@@ -5,13 +5,20 @@
 #include "fault/engine.h"
 
 /* A new view: mappers and memories may have come, none goes. */
-static void command_show_view(struct demand *demand, struct command *command)
+static int command_show_view(struct demand *demand, struct command *command)
 {
+	uint64_t page_bytes = 0;
+	int r;
+
+	for (uint32_t i = 0; i < demand->guest->n_memories; i++)
+		page_bytes = max_u64(page_bytes, demand->guest->memories[i]->page_bytes);
+	r = slots_grow(&demand->slots, page_bytes);
 	demand->view = command->view;
 	demand->n_mappers = demand->guest->n_mappers;
 	demand->n_memories = demand->guest->n_memories;
 	demand->is_complete_told = false;
 	background_restart(demand);
+	return r;
 }
 
 static void command_open(struct demand *demand, struct command *command)
@@ -78,7 +85,7 @@ static void command_do(struct demand *demand, struct command *command)
 	command->result = 0;
 	switch (command->kind) {
 	case COMMAND_SHOW_VIEW:
-		command_show_view(demand, command);
+		command->result = command_show_view(demand, command);
 		break;
 	case COMMAND_OPEN:
 		command_open(demand, command);
@@ -106,6 +113,10 @@ static void command_do(struct demand *demand, struct command *command)
 		break;
 	case COMMAND_GRADUATE:
 		command_graduate(demand, command);
+		break;
+	case COMMAND_TELL:
+		demand_tell(demand, command->notice.kind, command->memory, command->pages.first,
+			    command->notice.value);
 		break;
 	case COMMAND_WAKE_ALL:
 		park_wake_all(demand);

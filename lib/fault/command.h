@@ -24,8 +24,18 @@ enum command_kind {
 	COMMAND_VERDICT, /* @is_alone: nobody else maps @memory, its foreign page may be overwritten
 			  */
 	COMMAND_GRADUATE, /* @memory is about to be unregistered: the kernel is the truth now */
+	COMMAND_TELL,     /* put @notice into the queue, whose one producer is the demand thread */
 	COMMAND_WAKE_ALL, /* every mapping of every mapper, after adoption */
 	COMMAND_STOP,
+};
+
+/* Rare things, for the owner of the guest. @kind: enum ufd_event_kind of ufd/pager.h. */
+struct notice {
+	uint32_t kind;
+	uint64_t time_ns;
+	struct memory *memory; /* or NULL */
+	uint64_t offset_bytes;
+	int64_t value;
 };
 
 /* On the caller's stack until it is done. */
@@ -36,17 +46,9 @@ struct command {
 	struct memory *memory;
 	struct page_range pages;
 	bool is_alone;
+	struct notice notice;
 	int result;
 	sem_t done; /* private to demand_command() */
-};
-
-/* Rare things, for the owner of the guest. @kind: enum ufd_event_kind of ufd/pager.h. */
-struct notice {
-	uint32_t kind;
-	uint64_t time_ns;
-	struct memory *memory; /* or NULL */
-	uint64_t offset_bytes;
-	int64_t value;
 };
 
 enum chore_kind {

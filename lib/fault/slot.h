@@ -22,8 +22,9 @@
 #include "source/source.h"
 
 #define N_SLOTS		   32
-#define N_SLOTS_BACKGROUND 8	       /* the most that background work may hold */
-#define SLOT_BYTES	   (2 * MIB) /* of its buffer, in address space; a whole page where pages are larger */
+#define N_SLOTS_BACKGROUND 8 /* the most that background work may hold */
+#define SLOT_BYTES \
+	(2 * MIB) /* of its buffer, in address space; a whole page where pages are larger */
 
 struct memory;
 

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The bulk thread of an engine: what may block on the kernel. It answers who maps a memory, watches
+ * for mappers that come later, and unregisters what is complete. Nothing waits for it but that.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "pager/paged.h"
+
+#define WATCH_MS  1000
+#define MAX_PIDS  16
+#define BULK_NICE 19
+
+bool bulk_wait_change(struct ufd_pager *pager, uint64_t until_ns)
+{
+	struct timespec until = { (time_t)(until_ns / NSEC_PER_SEC),
+				  (long)(until_ns % NSEC_PER_SEC) };
+
+	return pthread_cond_timedwait(&pager->changed, &pager->lock, &until) == 0;
+}
+
+static void bulk_tell_change(struct ufd_pager *pager)
+{
+	pthread_mutex_lock(&pager->lock);
+	pthread_cond_broadcast(&pager->changed);
+	pthread_mutex_unlock(&pager->lock);
+}
+
+static void bulk_notice(struct ufd_pager_guest *paged, uint32_t kind, struct memory *memory,
+			int64_t value)
+{
+	struct command command = {
+		.kind = COMMAND_TELL,
+		.memory = memory,
+		.notice = { .kind = kind, .memory = memory, .value = value },
+	};
+
+	(void)paged_command(paged, &command);
+}
+
+/* ---- chores ---- */
+
+static void bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	pid_t pids[MAX_PIDS];
+	struct others others = { .pids = pids, .n_pids = MAX_PIDS };
+	struct command verdict = { .kind = COMMAND_VERDICT, .memory = memory };
+	int r = mappers_find(paged, memory, true, &others);
+
+	verdict.is_alone = r == 0 && others.n == 0;
+	(void)paged_command(paged, &verdict);
+}
+
+/* Nothing is absent: registration costs the guest something and brings it nothing any more. */
+static void bulk_graduate(struct ufd_pager_guest *paged)
+{
+	struct guest *guest = paged->guest;
+	bool is_complete = true;
+
+	pthread_mutex_lock(&paged->model_lock);
+	for (uint32_t i = 0; i < guest->n_memories; i++)
+		is_complete &= count_get(&guest->memories[i]->n_absent) == 0;
+	for (uint32_t i = 0; is_complete && i < guest->n_memories; i++) {
+		struct command command = { .kind = COMMAND_GRADUATE, .memory = guest->memories[i] };
+
+		(void)paged_command(paged, &command);
+	}
+	for (uint32_t i = 0; is_complete && i < guest->view->n_mappings; i++)
+		paged_unregister(guest->view->mappings[i]);
+	pthread_mutex_unlock(&paged->model_lock);
+
+	if (is_complete && !atomic_exchange(&paged->is_graduated, true))
+		bulk_notice(paged, UFD_EVENT_GRADUATED, NULL, 0);
+}
+
+static void bulk_chores(struct ufd_pager_guest *paged)
+{
+	struct memory *asked = NULL;
+	struct chore chore;
+
+	while (paged->demand && demand_take_chore(paged->demand, &chore)) {
+		if (chore.kind == CHORE_COMPLETE)
+			bulk_graduate(paged);
+		/* One verdict answers for all touches of a memory that came before it. */
+		if (chore.kind == CHORE_FOREIGN && chore.memory != asked) {
+			if (asked)
+				bulk_foreign(paged, asked);
+			asked = chore.memory;
+		}
+	}
+	if (asked)
+		bulk_foreign(paged, asked);
+	bulk_tell_change(paged->pager);
+}
+
+/* ---- the watch for mappers that come later ---- */
+
+static void bulk_announce(struct ufd_pager_guest *paged, struct memory *memory, pid_t pid)
+{
+	for (unsigned int i = 0; i < paged->n_told_pids; i++)
+		if (paged->told_pids[i] == pid)
+			return;
+	if (paged->n_told_pids < N_TOLD_PIDS)
+		paged->told_pids[paged->n_told_pids++] = pid;
+	bulk_notice(paged, UFD_EVENT_FOREIGN_MAPPER, memory, pid);
+}
+
+static void bulk_watch(struct ufd_pager_guest *paged)
+{
+	if (!paged->demand || paged->opts.other_mappers == UFD_OTHERS_EAGER)
+		return;
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
+		struct memory *memory = paged->guest->memories[i];
+		pid_t pids[MAX_PIDS];
+		struct others others = { .pids = pids, .n_pids = MAX_PIDS };
+
+		if (!count_get(&memory->n_absent) || memory->kind == BACKING_ANON ||
+		    mappers_find(paged, memory, false, &others) < 0)
+			continue;
+		for (size_t k = 0; k < others.n && k < MAX_PIDS; k++)
+			bulk_announce(paged, memory, pids[k]);
+	}
+}
+
+/* ---- the thread ---- */
+
+/* The next guest of the list after @id, held. Guests may come and go between the calls. */
+static struct ufd_pager_guest *bulk_next(struct ufd_pager *pager, struct ufd_pager_guest *before)
+{
+	struct ufd_pager_guest *next;
+
+	pthread_mutex_lock(&pager->lock);
+	next = before && !before->is_leaving ? before->next : (before ? NULL : pager->guests);
+	if (next)
+		next->n_users++;
+	if (before && --before->n_users == 0)
+		pthread_cond_broadcast(&pager->changed);
+	pthread_mutex_unlock(&pager->lock);
+	return next;
+}
+
+void bulk_let_go(struct ufd_pager_guest *paged)
+{
+	pthread_mutex_lock(&paged->pager->lock);
+	while (paged->n_users)
+		pthread_cond_wait(&paged->pager->changed, &paged->pager->lock);
+	pthread_mutex_unlock(&paged->pager->lock);
+}
+
+static void *bulk_main(void *userdata)
+{
+	struct ufd_pager *pager = userdata;
+	uint64_t watched_ns = clock_now_ns();
+
+	(void)setpriority(PRIO_PROCESS, 0, BULK_NICE); /* of this thread */
+	(void)pthread_setname_np(pthread_self(), "ufd-bulk");
+	while (!atomic_load(&pager->must_stop)) {
+		struct pollfd wait = { .fd = pager->chore_fd, .events = POLLIN };
+		bool is_watch;
+		uint64_t n;
+
+		(void)poll(&wait, 1, WATCH_MS);
+		(void)!read(pager->chore_fd, &n, sizeof(n));
+		is_watch = clock_now_ns() - watched_ns >= WATCH_MS * NSEC_PER_MSEC;
+		if (is_watch)
+			watched_ns = clock_now_ns();
+		for (struct ufd_pager_guest *paged = bulk_next(pager, NULL); paged;
+		     paged = bulk_next(pager, paged)) {
+			bulk_chores(paged);
+			if (is_watch)
+				bulk_watch(paged);
+		}
+	}
+	return NULL;
+}
+
+int bulk_start(struct ufd_pager *pager)
+{
+	pthread_attr_t attributes;
+	int r;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, 512 * KIB);
+	r = pthread_create(&pager->bulk, &attributes, bulk_main, pager);
+	pthread_attr_destroy(&attributes);
+	pager->has_bulk = r == 0;
+	return -r;
+}
+
+void bulk_stop(struct ufd_pager *pager)
+{
+	uint64_t one = 1;
+
+	if (!pager->has_bulk)
+		return;
+	atomic_store(&pager->must_stop, true);
+	(void)!write(pager->chore_fd, &one, sizeof(one));
+	pthread_join(pager->bulk, NULL);
+	pager->has_bulk = false;
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guests of the engine: made, started, told things, finished, freed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/opts.h"
+#include "kernel/pidfd.h"
+#include "kernel/uffd.h"
+#include "pager/paged.h"
+
+#define EXPORT		     __attribute__((visibility("default")))
+#define WINDOW_DEFAULT_BYTES (64 * KIB)
+#define SLEEP_MAX_NS	     NSEC_PER_SEC
+#define UNREGISTER_BYTES     (64 * MIB)
+
+static int paged_load_opts(struct ufd_pager_guest_opts *opts,
+			   const struct ufd_pager_guest_opts *given)
+{
+	int r = opts_load(opts, sizeof(*opts), given);
+
+	if (r < 0)
+		return r;
+	if (opts->policy > UFD_POLICY_KILL || opts->track > UFD_TRACK_WP ||
+	    opts->other_mappers > UFD_OTHERS_IGNORE || opts->populated > UFD_POPULATED_KEEP ||
+	    opts->cpu > 1024)
+		return -EINVAL;
+	if (opts->window_bytes == 0)
+		opts->window_bytes = WINDOW_DEFAULT_BYTES;
+	if (opts->window_bytes != UFD_NO_WINDOW && opts->window_bytes & (opts->window_bytes - 1))
+		return -EINVAL;
+	opts->size = sizeof(*opts);
+	return 0;
+}
+
+EXPORT int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest **ret,
+			       const char *name, const struct ufd_pager_guest_opts *given)
+{
+	struct ufd_pager_guest *paged;
+	int r;
+
+	for (paged = pager->guests; paged; paged = paged->next)
+		if (strcmp(paged->guest->name, name) == 0)
+			return -EEXIST;
+	paged = calloc(1, sizeof(*paged));
+	if (!paged)
+		return -ENOMEM;
+	r = paged_load_opts(&paged->opts, given);
+	if (r == 0)
+		r = guest_new(&paged->guest, name);
+	if (r < 0) {
+		free(paged);
+		return r;
+	}
+	paged->pager = pager;
+	pthread_mutex_init(&paged->model_lock, NULL);
+
+	pthread_mutex_lock(&pager->lock);
+	paged->next = pager->guests;
+	pager->guests = paged;
+	pthread_mutex_unlock(&pager->lock);
+	*ret = paged;
+	return 0;
+}
+
+void paged_unregister(const struct mapping *mapping)
+{
+	for (uint64_t at = 0; at < mapping->range.length_bytes; at += UNREGISTER_BYTES) {
+		struct hva_range step = {
+			hva_add(mapping->range.start, at),
+			min_u64(mapping->range.length_bytes - at, UNREGISTER_BYTES),
+		};
+
+		if (uffd_unregister(mapping->mapper->uffd, step) == UFFD_GONE)
+			return;
+	}
+}
+
+static void paged_unlink(struct ufd_pager_guest *paged)
+{
+	struct ufd_pager_guest **at;
+
+	pthread_mutex_lock(&paged->pager->lock);
+	for (at = &paged->pager->guests; *at != paged; at = &(*at)->next)
+		;
+	*at = paged->next;
+	paged->is_leaving = true;
+	pthread_mutex_unlock(&paged->pager->lock);
+}
+
+EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *paged)
+{
+	const struct guest_view *view;
+
+	if (!paged)
+		return NULL;
+	paged_unlink(paged);
+	bulk_let_go(paged);
+	if (paged->pager->dispatching == paged)
+		paged->pager->dispatching = NULL;
+
+	if (paged->demand)
+		demand_stop(paged->demand);
+	view = paged->guest->view;
+	for (uint32_t i = 0; i < view->n_mappings; i++)
+		if (!view->mappings[i]->mapper->is_gone)
+			paged_unregister(view->mappings[i]);
+	demand_free(paged->demand);
+	guest_free(paged->guest);
+	for (unsigned int i = 0; i < MAX_MEMORIES; i++)
+		source_unref(paged->sources[i]);
+	pthread_mutex_destroy(&paged->model_lock);
+	free(paged);
+	return NULL;
+}
+
+EXPORT const char *ufd_pager_guest_name(const struct ufd_pager_guest *paged)
+{
+	return paged->guest->name;
+}
+
+EXPORT void ufd_pager_guest_set_userdata(struct ufd_pager_guest *paged, void *userdata)
+{
+	paged->userdata = userdata;
+}
+
+EXPORT void *ufd_pager_guest_userdata(const struct ufd_pager_guest *paged)
+{
+	return paged->userdata;
+}
+
+EXPORT void ufd_pager_guest_get_opts(const struct ufd_pager_guest *paged,
+				     struct ufd_pager_guest_opts *ret)
+{
+	*ret = paged->opts;
+}
+
+int paged_command(struct ufd_pager_guest *paged, struct command *command)
+{
+	if (!paged->demand)
+		return 0;
+	return demand_command(paged->demand, command);
+}
+
+/* Return: -EUSERS when processes that are not ours map a memory that is to be filled lazily. */
+static int paged_refuse_others(struct ufd_pager_guest *paged)
+{
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
+		struct others others = {};
+		int r = mappers_find(paged, paged->guest->memories[i], false, &others);
+
+		if (r < 0)
+			return r;
+		if (others.n)
+			return -EUSERS;
+	}
+	return 0;
+}
+
+static void paged_config(const struct ufd_pager_guest *paged, struct demand_config *ret)
+{
+	const struct ufd_pager_guest_opts *opts = &paged->opts;
+
+	*ret = (struct demand_config){
+		.policy = (enum demand_policy)opts->policy,
+		.deadline_ns = opts->deadline_ns,
+		.background_rate = opts->background_rate,
+		.window_bytes = opts->window_bytes,
+		.spin_ns = opts->spin_ns,
+		.sleep_max_ns = SLEEP_MAX_NS,
+		.is_background = !opts->no_background,
+		.cpu = (int)opts->cpu - 1,
+		.nice = opts->nice,
+		.event_fd = paged->pager->event_fd,
+		.chore_fd = paged->pager->chore_fd,
+	};
+}
+
+EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
+{
+	struct demand_config config;
+	int r;
+
+	if (paged->demand)
+		return -EALREADY;
+	if (paged->opts.other_mappers == UFD_OTHERS_REFUSE) {
+		r = paged_refuse_others(paged);
+		if (r < 0)
+			return r;
+	}
+	paged_config(paged, &config);
+	pthread_mutex_lock(&paged->model_lock);
+	r = demand_new(&paged->demand, paged->guest, &config);
+	if (r == 0)
+		r = demand_start(paged->demand);
+	if (r < 0)
+		paged->demand = demand_free(paged->demand);
+	pthread_mutex_unlock(&paged->model_lock);
+	if (r == 0 && paged->opts.other_mappers == UFD_OTHERS_EAGER)
+		r = ufd_pager_guest_finish(paged, 0);
+	return r;
+}
+
+/* The pages of @memory in a range of bytes. Return: 0, -EINVAL. */
+static int paged_pages(struct ufd_pager_guest *paged, uint32_t id, uint64_t offset, uint64_t length,
+		       struct memory **ret_memory, struct page_range *ret_pages)
+{
+	struct memory *memory;
+
+	if (id >= paged->guest->n_memories)
+		return -EINVAL;
+	memory = paged->guest->memories[id];
+	if (offset > memory->length_bytes)
+		return -EINVAL;
+	if (length == 0)
+		length = memory->length_bytes - offset;
+	if (length > memory->length_bytes - offset)
+		return -EINVAL;
+	*ret_memory = memory;
+	*ret_pages = (struct page_range){
+		offset / memory->page_bytes,
+		align_up(offset + length, memory->page_bytes) / memory->page_bytes -
+			offset / memory->page_bytes,
+	};
+	return 0;
+}
+
+EXPORT int ufd_pager_guest_prefetch(struct ufd_pager_guest *paged, uint32_t id, uint64_t offset,
+				    uint64_t length)
+{
+	struct command command = { .kind = COMMAND_PREFETCH };
+	int r = paged_pages(paged, id, offset, length, &command.memory, &command.pages);
+
+	return r < 0 ? r : paged_command(paged, &command);
+}
+
+EXPORT int ufd_pager_guest_note_discard(struct ufd_pager_guest *paged, uint32_t id, uint64_t offset,
+					uint64_t length)
+{
+	struct command command = { .kind = COMMAND_DISCARD };
+	struct memory *memory;
+	int r = paged_pages(paged, id, offset, length, &command.memory, &command.pages);
+
+	if (r < 0)
+		return r;
+	memory = command.memory;
+	if (!is_aligned(offset | length, memory->page_bytes))
+		return -EINVAL;
+	r = paged_command(paged, &command);
+	if (r < 0)
+		return r;
+	/* A fill may have come between the owner's discard and this note: make it true. */
+	if (memory->kind != BACKING_SHMEM && memory->kind != BACKING_HUGETLB)
+		return 0;
+	return backing_punch(memory->backing,
+			     memory->backing_offset + command.pages.first * memory->page_bytes,
+			     command.pages.count * memory->page_bytes);
+}
+
+EXPORT int ufd_pager_guest_note_write(struct ufd_pager_guest *paged, uint32_t id, uint64_t offset,
+				      uint64_t length)
+{
+	struct command command = { .kind = COMMAND_WRITTEN };
+	int r = paged_pages(paged, id, offset, length, &command.memory, &command.pages);
+
+	return r < 0 ? r : paged_command(paged, &command);
+}
+
+static uint64_t paged_n_absent(const struct ufd_pager_guest *paged)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++)
+		n += count_get(&paged->guest->memories[i]->n_absent);
+	return n;
+}
+
+static bool paged_is_dead(const struct ufd_pager_guest *paged)
+{
+	for (uint32_t i = 0; i < paged->guest->n_mappers; i++)
+		if (pidfd_is_alive(paged->guest->mappers[i].pidfd))
+			return false;
+	return true;
+}
+
+EXPORT int ufd_pager_guest_finish(struct ufd_pager_guest *paged, uint64_t timeout_ns)
+{
+	struct command command = { .kind = COMMAND_FINISH };
+	uint64_t until_ns = timeout_ns ? clock_now_ns() + timeout_ns : UINT64_MAX;
+	int r;
+
+	if (!paged->demand)
+		return -EINVAL;
+	r = paged_command(paged, &command);
+	pthread_mutex_lock(&paged->pager->lock);
+	while (r == 0 && paged_n_absent(paged)) {
+		/* a look now and then covers a process that ends while it waits for nothing */
+		uint64_t next_ns = min_u64(until_ns, clock_now_ns() + 100 * NSEC_PER_MSEC);
+
+		if (!bulk_wait_change(paged->pager, next_ns) && next_ns == until_ns)
+			r = -ETIMEDOUT;
+		else if (paged_is_dead(paged))
+			r = -ESRCH;
+	}
+	pthread_mutex_unlock(&paged->pager->lock);
+	return r;
+}

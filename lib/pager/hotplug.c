@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Mappers, memories and mappings come and go, before the start and after it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/opts.h"
+#include "kernel/pidfd.h"
+#include "kernel/uffd.h"
+#include "pager/paged.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static int fd_duplicate(int *ret, int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (copy < 0)
+		return -errno;
+	*ret = copy;
+	return 0;
+}
+
+EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, int pidfd,
+				      int pagemap, uint32_t *ret_mapper)
+{
+	_cleanup_(closep) int own_uffd = -EBADF, own_pidfd = -EBADF, own_pagemap = -EBADF;
+	struct mapper *mapper;
+	uint64_t features;
+	pid_t pid;
+	int r;
+
+	r = uffd_inspect(uffd, &features);
+	if (r < 0)
+		return r;
+	r = pidfd_get_pid(pidfd, &pid);
+	if (r < 0)
+		return r;
+	r = fd_duplicate(&own_uffd, uffd);
+	if (r == 0)
+		r = fd_duplicate(&own_pidfd, pidfd);
+	if (r == 0 && pagemap >= 0)
+		r = fd_duplicate(&own_pagemap, pagemap);
+	if (r < 0)
+		return r;
+
+	pthread_mutex_lock(&paged->model_lock);
+	r = guest_add_mapper(paged->guest, own_uffd, own_pidfd, own_pagemap, pid, features,
+			     &mapper);
+	pthread_mutex_unlock(&paged->model_lock);
+	if (r == GUEST_FULL)
+		return -ENOSPC;
+	if (r < 0)
+		return r;
+	(void)TAKE_FD(own_uffd);
+	(void)TAKE_FD(own_pidfd);
+	(void)TAKE_FD(own_pagemap);
+	*ret_mapper = mapper->id;
+	return 0;
+}
+
+/* ---- memories ---- */
+
+static int memory_check(struct ufd_pager_guest *paged, const struct ufd_pager_memory_opts *opts)
+{
+	size_t n_name = opts->name ? strnlen(opts->name, UFD_NAME_BYTES) : 0;
+
+	if (!n_name || n_name == UFD_NAME_BYTES || !opts->source || !opts->length ||
+	    opts->kind > UFD_MEMORY_PRIVATE)
+		return -EINVAL;
+	if (!is_aligned(opts->length | opts->backing_offset, opts->page_bytes) ||
+	    opts->page_bytes < 4096 || (opts->page_bytes & (opts->page_bytes - 1)))
+		return -EINVAL;
+	if (opts->source_offset + opts->length < opts->length ||
+	    opts->backing_offset + opts->length < opts->length)
+		return -EINVAL;
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++)
+		if (strcmp(paged->guest->memories[i]->name, opts->name) == 0)
+			return -EEXIST;
+	if (source_length((struct source *)opts->source) < opts->source_offset + opts->length)
+		return -ERANGE;
+	return 0;
+}
+
+static int memory_check_backing(const struct ufd_pager_memory_opts *opts)
+{
+	struct backing_info info;
+	int r;
+
+	if (opts->kind == UFD_MEMORY_ANON)
+		return ((struct source *)opts->source)->is_backing ? -EINVAL : 0;
+	r = backing_inspect(opts->backing, &info);
+	if (r < 0)
+		return r == -ENOTSUP ? -EBADF : r;
+	if ((opts->kind == UFD_MEMORY_SHMEM) != (info.kind == BACKING_SHMEM) &&
+	    opts->kind != UFD_MEMORY_PRIVATE)
+		return -EBADF;
+	if (opts->page_bytes != info.page_bytes)
+		return -EINVAL;
+	if (opts->backing_offset + opts->length > info.length_bytes)
+		return -ERANGE;
+	return 0;
+}
+
+static const enum backing_kind kinds[] = {
+	[UFD_MEMORY_ANON] = BACKING_ANON,
+	[UFD_MEMORY_SHMEM] = BACKING_SHMEM,
+	[UFD_MEMORY_HUGETLB] = BACKING_HUGETLB,
+	[UFD_MEMORY_PRIVATE] = BACKING_PRIVATE,
+};
+
+static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memory_opts *opts,
+		      uint32_t *ret_memory)
+{
+	struct guest *guest = paged->guest;
+	struct source *source = (struct source *)opts->source;
+	struct memory_config config = {
+		.name = opts->name,
+		.kind = kinds[opts->kind],
+		.page_bytes = opts->page_bytes,
+		.length_bytes = opts->length,
+		.backing = opts->kind == UFD_MEMORY_ANON ? -EBADF : opts->backing,
+		.backing_offset = opts->backing_offset,
+		.source = source,
+		.source_offset = opts->source_offset,
+		.is_backing_source = source->is_backing,
+	};
+	struct memory *memory;
+	int r;
+
+	if (guest->n_memories == MAX_MEMORIES)
+		return -ENOSPC;
+	r = memory_new(&memory, guest->n_memories, &config, guest->ledger);
+	if (r < 0)
+		return r;
+	paged->sources[memory->id] = source_ref(source);
+	*ret_memory = memory->id;
+	return guest_add_memory(guest, memory);
+}
+
+EXPORT int ufd_pager_guest_add_memory(struct ufd_pager_guest *paged,
+				      const struct ufd_pager_memory_opts *given,
+				      uint32_t *ret_memory)
+{
+	struct ufd_pager_memory_opts opts;
+	int r;
+
+	r = opts_load(&opts, sizeof(opts), given);
+	if (r < 0)
+		return r;
+	if (opts.page_bytes == 0)
+		opts.page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	r = memory_check(paged, &opts);
+	if (r == 0)
+		r = memory_check_backing(&opts);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&paged->model_lock);
+	r = memory_add(paged, &opts, ret_memory);
+	pthread_mutex_unlock(&paged->model_lock);
+	return r;
+}
+
+/* ---- mappings ---- */
+
+/* Show the newest view to the demand thread, then free @old and, if given, what was taken out of
+ * it. */
+static int view_show(struct ufd_pager_guest *paged, struct guest_view *old, struct mapping *removed)
+{
+	struct command command = { .kind = COMMAND_SHOW_VIEW, .view = paged->guest->view };
+	int r = paged_command(paged, &command);
+
+	/* A memory with larger pages than before waits for every slot to be free. */
+	for (unsigned int tries = 0; r == -EBUSY && tries < 5000; tries++) {
+		struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
+
+		nanosleep(&moment, NULL);
+		r = paged_command(paged, &command);
+	}
+	free(old);
+	free(removed);
+	return r;
+}
+
+static void mapping_forget(struct ufd_pager_guest *paged, const struct mapping *mapping)
+{
+	struct guest_view *old;
+	struct mapping *removed;
+
+	if (guest_remove_mapping(paged->guest, mapping->mapper, mapping->range, &old, &removed) ==
+	    0)
+		(void)view_show(paged, old, removed);
+}
+
+static int mapping_register(const struct mapping *mapping)
+{
+	unsigned int modes = UFFD_MODE_MISSING;
+
+	/* Minor mode tells of pages that others put into the file; anonymous memory has none. */
+	if (mapping->memory->kind != BACKING_ANON)
+		modes |= UFFD_MODE_MINOR;
+	switch (uffd_register(mapping->mapper->uffd, mapping->range, modes, NULL)) {
+	case 0:
+		return 0;
+	case UFFD_BUSY:
+		return -EBUSY;
+	case UFFD_GONE:
+		return -ESRCH;
+	default:
+		return -EPERM;
+	}
+}
+
+static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
+{
+	struct command command = { .kind = COMMAND_OPEN, .mapping = mapping };
+
+	if (paged->demand)
+		(void)demand_command(paged->demand, &command);
+	else
+		mapping->is_open = true;
+}
+
+static int mapping_add(struct ufd_pager_guest *paged, const struct mapping *wanted,
+		       uint64_t *ret_offset)
+{
+	struct guest_view *old;
+	struct mapping *mapping;
+	int r;
+
+	r = guest_add_mapping(paged->guest, wanted, &old, &mapping);
+	if (r == GUEST_OVERLAP)
+		return -EEXIST;
+	if (r < 0)
+		return r;
+	/* Known before it is registered, closed until absence is proved: its faults wait meanwhile.
+	 */
+	r = view_show(paged, old, NULL);
+	if (r == 0)
+		r = mapping_register(mapping);
+	if (r < 0) {
+		mapping_forget(paged, mapping);
+		return r;
+	}
+	r = absence_prove(paged, mapping, ret_offset);
+	if (r < 0) {
+		paged_unregister(mapping);
+		mapping_forget(paged, mapping);
+		return r;
+	}
+	mapping_open(paged, mapping);
+	return 0;
+}
+
+EXPORT int ufd_pager_guest_add_mapping(struct ufd_pager_guest *paged, uint32_t mapper,
+				       uint32_t memory, uint64_t address, uint64_t length,
+				       uint64_t offset, uint64_t *ret_offset)
+{
+	struct guest *guest = paged->guest;
+	struct mapping wanted = { .range = { { address }, length }, .offset_bytes = offset };
+	int r;
+
+	if (mapper >= guest->n_mappers || memory >= guest->n_memories || !length)
+		return -EINVAL;
+	wanted.mapper = &guest->mappers[mapper];
+	wanted.memory = guest->memories[memory];
+	if (!is_aligned(address | length | offset, wanted.memory->page_bytes) ||
+	    offset > wanted.memory->length_bytes || length > wanted.memory->length_bytes - offset ||
+	    address + length < address)
+		return -EINVAL;
+
+	pthread_mutex_lock(&paged->model_lock);
+	r = mapping_add(paged, &wanted, ret_offset);
+	pthread_mutex_unlock(&paged->model_lock);
+	if (r == 0)
+		atomic_store(&paged->is_graduated, false);
+	return r;
+}
+
+EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_t mapper,
+					  uint64_t address, uint64_t length)
+{
+	struct mapping *mapping;
+	struct hva_range range = { { address }, length };
+
+	if (mapper >= paged->guest->n_mappers)
+		return -ENOENT;
+	pthread_mutex_lock(&paged->model_lock);
+	mapping = guest_view_find(paged->guest->view, mapper, range.start);
+	if (!mapping || mapping->range.start.v != address ||
+	    mapping->range.length_bytes != length) {
+		pthread_mutex_unlock(&paged->model_lock);
+		return -ENOENT;
+	}
+	paged_unregister(mapping);
+	mapping_forget(paged, mapping);
+	pthread_mutex_unlock(&paged->model_lock);
+	return 0;
+}

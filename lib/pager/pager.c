@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The engine: its guests, its events, and sources under their public name. */
+#include "ufd/pager.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/opts.h"
+#include "kernel/features.h"
+#include "pager/paged.h"
+#include "source/kinds.h"
+#include "source/spec.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *given)
+{
+	struct ufd_pager *pager;
+	pthread_condattr_t attributes;
+	int r;
+
+	pager = calloc(1, sizeof(*pager));
+	if (!pager)
+		return -ENOMEM;
+	pager->event_fd = pager->chore_fd = -EBADF;
+	pthread_mutex_init(&pager->lock, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&pager->changed, &attributes);
+	pthread_condattr_destroy(&attributes);
+
+	r = opts_load(&pager->opts, sizeof(pager->opts), given);
+	if (r == 0 && !features_get()->uffd)
+		r = -ENOSYS;
+	if (r == 0) {
+		pager->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		pager->chore_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (pager->event_fd < 0 || pager->chore_fd < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		r = bulk_start(pager);
+	if (r < 0) {
+		ufd_pager_free(pager);
+		return r;
+	}
+	*ret = pager;
+	return 0;
+}
+
+EXPORT struct ufd_pager *ufd_pager_free(struct ufd_pager *pager)
+{
+	if (!pager)
+		return NULL;
+	while (pager->guests)
+		ufd_pager_guest_free(pager->guests);
+	bulk_stop(pager);
+	closep(&pager->event_fd);
+	closep(&pager->chore_fd);
+	pthread_cond_destroy(&pager->changed);
+	pthread_mutex_destroy(&pager->lock);
+	free(pager);
+	return NULL;
+}
+
+EXPORT int ufd_pager_fd(const struct ufd_pager *pager)
+{
+	return pager->event_fd;
+}
+
+/* False when the callback freed the guest. */
+static bool pager_deliver(struct ufd_pager *pager, struct ufd_pager_guest *paged,
+			  const struct notice *notice)
+{
+	struct ufd_event event = {
+		.size = sizeof(event),
+		.time_ns = notice->time_ns,
+		.memory = notice->memory ? notice->memory->name : NULL,
+		.offset = notice->offset_bytes,
+		.value = notice->value,
+		.kind = notice->kind,
+	};
+
+	if (pager->opts.on_event)
+		pager->opts.on_event(paged, &event, pager->opts.userdata);
+	return pager->dispatching == paged;
+}
+
+EXPORT int ufd_pager_dispatch(struct ufd_pager *pager)
+{
+	struct ufd_pager_guest *paged, *next;
+	struct notice notice;
+	uint64_t n;
+
+	(void)!read(pager->event_fd, &n, sizeof(n));
+	for (paged = pager->guests; paged; paged = next) {
+		next = paged->next;
+		pager->dispatching = paged;
+		while (paged->demand && demand_take_notice(paged->demand, &notice)) {
+			if (notice.kind == UFD_EVENT_ENDED)
+				atomic_store(&paged->is_ended, true);
+			if (!pager_deliver(pager, paged, &notice))
+				break;
+		}
+	}
+	pager->dispatching = NULL;
+	return 0;
+}
+
+/* ---- sources ---- */
+
+EXPORT int ufd_source_new(struct ufd_source **ret, const struct ufd_source_ops *ops, void *userdata)
+{
+	return source_new_callback((struct source **)ret, ops, userdata);
+}
+
+EXPORT int ufd_source_open(struct ufd_source **ret, const char *spec, int fd,
+			   const char **ret_error)
+{
+	return source_open((struct source **)ret, spec, fd, ret_error);
+}
+
+EXPORT struct ufd_source *ufd_source_ref(struct ufd_source *source)
+{
+	return (struct ufd_source *)source_ref((struct source *)source);
+}
+
+EXPORT struct ufd_source *ufd_source_unref(struct ufd_source *source)
+{
+	return (struct ufd_source *)source_unref((struct source *)source);
+}
+
+EXPORT void ufd_read_complete(struct ufd_read *read, int answer)
+{
+	source_complete((struct source_request *)read, answer);
+}
