@@ -9,7 +9,7 @@
  */
 #include "driver/qmp.h"
 
-#include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -20,6 +20,7 @@
 #include "kernel/pidfd.h"
 
 #define DEFAULT_CALL_TIMEOUT_NS (10 * NSEC_PER_SEC)
+#define LISTEN_TIMEOUT_NS	(NSEC_PER_SEC / 2)
 /* Devices are a megabyte and take milliseconds; loading them may wait for a slow source. */
 #define TRANSFER_TIMEOUT_NS (60 * NSEC_PER_SEC)
 
@@ -195,10 +196,28 @@ int qmp_adopt(struct qmp **ret, int socket, uint64_t timeout_ns, struct refusal 
 	return 0;
 }
 
+/*
+ * A QEMU that has just started gives its socket a name first and listens a moment later; a name
+ * that nobody listens behind looks the same. So it is tried again, but not for long. A full queue
+ * of a hung monitor answers EAGAIN at once, since the socket does not block.
+ */
+static int connect_patiently(int fd, const struct sockaddr_un *address)
+{
+	uint64_t deadline_ns = clock_now_ns() + LISTEN_TIMEOUT_NS;
+
+	while (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
+		if (errno != ECONNREFUSED || clock_now_ns() >= deadline_ns)
+			return -errno;
+		poll(NULL, 0, 2);
+	}
+	return 0;
+}
+
 int qmp_connect(struct qmp **ret, const char *path, uint64_t timeout_ns, struct refusal *refusal)
 {
 	_cleanup_(closep) int fd = -EBADF;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int r;
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return refusal_set(refusal, QMP_DRIVER_FAILED, NULL,
@@ -206,13 +225,13 @@ int qmp_connect(struct qmp **ret, const char *path, uint64_t timeout_ns, struct 
 				   sizeof(address.sun_path) - 1);
 	memcpy(address.sun_path, path, strlen(path));
 
-	/* A full queue of a hung monitor answers EAGAIN at once instead of blocking us. */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return refusal_set_errno(refusal, -errno, "no socket");
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	r = connect_patiently(fd, &address);
+	if (r)
 		return refusal_set(refusal, QMP_DRIVER_FAILED, NULL,
-				   "cannot connect to the monitor %s: %s", path, strerror(errno));
+				   "cannot connect to the monitor %s: %s", path, strerror(-r));
 
 	return qmp_adopt(ret, TAKE_FD(fd), timeout_ns, refusal);
 }
