@@ -98,6 +98,10 @@ int ufd_client_attach(struct ufd_client *client)
 		return r;
 	r = client_call(client, "cannot attach", "io.ufd.guest.Attach", &request, deadline_ns,
 			&answer);
+	if (r == 0 && !json_is_object(json_object_get(answer.parameters, "guest"))) {
+		connection_close(&client->connection);
+		r = client_fail(client, -EPROTO, "cannot attach: what answers is no ufdd");
+	}
 	if (r < 0) {
 		/* The connection survives a refusal only. */
 		client->is_uncertain |= !client->connection.varlink;
