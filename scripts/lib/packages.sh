@@ -7,16 +7,17 @@
 # Only what is missing is asked of apt, so that a machine that has everything needs neither root
 # nor a network.
 
-# To build the daemon, the tool and the libraries with every feature that is not optional.
+# To build the daemon, the tool and the libraries with every feature that is not optional; `check`
+# because the programs of the demo stand beside the tests.
 PACKAGES_BUILD="gcc libc6-dev meson ninja-build pkg-config
 	liburing-dev libevent-dev libsystemd-dev libjansson-dev libinih-dev
-	liblz4-dev libzstd-dev libxxhash-dev"
+	liblz4-dev libzstd-dev libxxhash-dev check"
 
 # To run a real guest: QEMU, and the tools that unpack a kernel and pack an initrd.
 PACKAGES_GUEST="qemu-system-x86 cpio jq"
 
 # To build every feature and run every suite.
-PACKAGES_TEST="check clang clang-format scdoc libgnutls28-dev libbpf-dev bpftool
+PACKAGES_TEST="clang clang-format scdoc libgnutls28-dev libbpf-dev bpftool
 	python3 socat zstd golang-go golang-github-varlink-go-dev varlink-go"
 
 # Those of the given packages that are not installed, on one line.
