@@ -9,10 +9,10 @@
  * instruction of the vdso and orig_rax to -1 ("no call to restart"), and let it run to the stops at
  * entry and exit.
  *
- * The way back must end in an event stop too: registers written at a syscall-exit stop would carry
- * -ERESTARTNOHAND straight to user space as the result of the thread's own ppoll(). So
- * PTRACE_INTERRUPT comes first, and the saved registers are written inside get_signal() again,
- * where restarting happens.
+ * The way back must end in an event stop too. Registers written at a syscall-exit stop go to user space
+ * without that decision, -ERESTARTNOHAND as the result of the thread's own ppoll() among them, unless
+ * something makes the kernel look for signals once more. So PTRACE_INTERRUPT comes first, and the
+ * saved registers are written inside get_signal() again.
  *
  * Meanwhile every signal is blocked in the thread: none is lost and none builds its frame on our
  * registers. PTRACE_SETSIGMASK knows of the temporary mask of ppoll() and its like: it reads and

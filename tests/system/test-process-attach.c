@@ -14,44 +14,15 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "attach/process.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "kernel/features.h"
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 #include "refusal.h"
+#include "support/target-attach.h"
 #include "support/target-busy.h"
 #include "support/unit.h"
-
-static const struct process_opts opts = PROCESS_OPTS_DEFAULT;
-
-static void attach(pid_t pid, struct process_attachment *ret)
-{
-	_cleanup_(refusal_done) struct refusal refusal = {};
-	int r = process_attach(pid, &opts, ret, &refusal);
-
-	ck_assert_msg(r == 0, "%s: %s", refusal.error,
-		      json_string_value(json_object_get(refusal.parameters, "message")));
-}
-
-static void detach(const struct process_attachment *attachment)
-{
-	_cleanup_(refusal_done) struct refusal refusal = {};
-	int r = process_detach(attachment, &opts, &refusal);
-
-	ck_assert_msg(r == 0, "%s: %s", refusal.error,
-		      json_string_value(json_object_get(refusal.parameters, "message")));
-}
-
-static void cycle(pid_t pid)
-{
-	_cleanup_(process_attachment_done) struct process_attachment attachment =
-		PROCESS_ATTACHMENT_NONE;
-
-	attach(pid, &attachment);
-	detach(&attachment);
-}
 
 /* 7 rows of 43 cycles: every kind of call gets interrupted, in the main thread and in others. */
 START_TEST(three_hundred_cycles_disturb_nothing)
@@ -62,8 +33,7 @@ START_TEST(three_hundred_cycles_disturb_nothing)
 
 	busy_start(&busy, _i, false, NULL);
 	before = list_fds_of(busy.pid, &n);
-	for (int i = 0; i < 43; i++)
-		cycle(busy.pid);
+	attach_cycles(busy.pid, 43);
 	busy_check(&busy);
 	after = list_fds_of(busy.pid, &n);
 	ck_assert_str_eq(before, after);
@@ -77,8 +47,7 @@ START_TEST(a_lone_thread_is_not_disturbed)
 	struct busy busy;
 
 	busy_start(&busy, _i, true, NULL);
-	for (int i = 0; i < 10; i++)
-		cycle(busy.pid);
+	attach_cycles(busy.pid, 10);
 	busy_done(&busy);
 }
 END_TEST
@@ -95,7 +64,7 @@ START_TEST(the_process_keeps_a_copy_until_detach)
 	pid_t pid;
 
 	busy_start(&busy, BUSY_PPOLL, false, NULL);
-	attach(busy.pid, &attachment);
+	attach_to(busy.pid, &attach_opts, &attachment);
 	ck_assert_int_eq(attachment.pid, busy.pid);
 	ck_assert_int_eq(pidfd_get_pid(attachment.pidfd, &pid), 0);
 	ck_assert_int_eq(pid, busy.pid);
@@ -105,7 +74,7 @@ START_TEST(the_process_keeps_a_copy_until_detach)
 				 attachment.remote_fd),
 			 0);
 
-	detach(&attachment);
+	detach_from(&attachment);
 	ck_assert_int_eq(syscall(SYS_kcmp, getpid(), busy.pid, KCMP_FILE, attachment.uffd,
 				 attachment.remote_fd),
 			 -1);
@@ -125,15 +94,15 @@ START_TEST(detach_does_not_close_what_is_not_ours)
 	size_t n;
 
 	busy_start(&busy, BUSY_PPOLL, false, NULL);
-	attach(busy.pid, &attachment);
+	attach_to(busy.pid, &attach_opts, &attachment);
 	before = list_fds_of(busy.pid, &n);
 	wrong = attachment;
 	wrong.remote_fd = 0;
-	ck_assert_int_eq(process_detach(&wrong, &opts, &refusal), -ECANCELED);
+	ck_assert_int_eq(process_detach(&wrong, &attach_opts, &refusal), -ECANCELED);
 	ck_assert_str_eq(refusal.error, "io.ufd.guest.CannotAttach");
 	after = list_fds_of(busy.pid, &n);
 	ck_assert_str_eq(before, after);
-	detach(&attachment);
+	detach_from(&attachment);
 	busy_done(&busy);
 }
 END_TEST
@@ -145,9 +114,9 @@ START_TEST(detach_from_a_dead_process_succeeds)
 	struct busy busy;
 
 	busy_start(&busy, BUSY_PPOLL, false, NULL);
-	attach(busy.pid, &attachment);
+	attach_to(busy.pid, &attach_opts, &attachment);
 	busy_done(&busy);
-	detach(&attachment);
+	detach_from(&attachment);
 }
 END_TEST
 
@@ -225,7 +194,7 @@ START_TEST(signals_that_arrive_meanwhile_are_delivered)
 	if (sender == 0)
 		send_signals(target);
 	while (waitpid(sender, &status, WNOHANG) == 0 || n_cycles < 5) {
-		cycle(target);
+		attach_cycles(target, 1);
 		n_cycles++;
 	}
 	await_counter(&signal_report->n_handled, N_SIGNALS);
@@ -257,7 +226,7 @@ START_TEST(a_stopped_process_stays_stopped)
 	kill(target, SIGSTOP);
 	ck_assert_int_eq(waitpid(target, &status, WUNTRACED), target);
 	n_loops = signal_report->n_loops;
-	cycle(target);
+	attach_cycles(target, 1);
 	ck_assert_int_eq(state_of(target), 'T');
 	ck_assert_uint_eq(signal_report->n_loops, n_loops);
 	kill(target, SIGCONT);
@@ -286,7 +255,7 @@ START_TEST(stops_and_continues_that_arrive_meanwhile_take_effect)
 		_exit(0);
 	}
 	while (waitpid(sender, &status, WNOHANG) == 0 || n_cycles < 20) {
-		cycle(target);
+		attach_cycles(target, 1);
 		n_cycles++;
 	}
 	n_loops = signal_report->n_loops;
@@ -312,7 +281,7 @@ START_TEST(death_at_any_moment_is_a_refusal)
 			kill(target, SIGKILL);
 			_exit(0);
 		}
-		r = process_attach(target, &opts, &attachment, &refusal);
+		r = process_attach(target, &attach_opts, &attachment, &refusal);
 		if (r < 0)
 			ck_assert_str_eq(refusal.error, "io.ufd.guest.CannotAttach");
 		ck_assert_int_eq(waitpid(target, NULL, 0), target);
@@ -368,7 +337,7 @@ START_TEST(a_restartable_sequence_is_aborted)
 	for (int i = 0; i < 10; i++) {
 		uint64_t before;
 
-		cycle(target);
+		attach_cycles(target, 1);
 		before = __atomic_load_n(n_aborts, __ATOMIC_RELAXED);
 		await_counter(n_aborts, before + 1);
 	}
