@@ -356,7 +356,12 @@ static int fill_prove(struct mapping *mapping, uint64_t page, bool *ret_exists)
 	uint64_t word = 0;
 	int r;
 
-	if (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB)
+	if (memory->kind == BACKING_SHMEM) {
+		/* A full tmpfs says ENOMEM; and SEEK_DATA does not see allocated, unwritten pages. */
+		*ret_exists = true;
+		return 0;
+	}
+	if (memory->kind == BACKING_HUGETLB)
 		return backing_has_page(memory->backing,
 					memory->backing_offset + page * memory->page_bytes,
 					ret_exists);

@@ -30,6 +30,9 @@ static bool is_stranger(const struct ufd_pager_guest *paged, const struct memory
 	/* A private mapping of a memory that others map shared only reads what is there. */
 	if (memory->kind == BACKING_PRIVATE)
 		return false;
+	/* To find a huge page, kernel/backing maps a window of the file for a moment. */
+	if (memory->kind == BACKING_HUGETLB && map->pid == getpid())
+		return false;
 	mapper = mapper_of_pid(paged->guest, map->pid);
 	if (!mapper)
 		return true;

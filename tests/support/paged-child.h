@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A child that plays the VMM: its memory is paged by the test, its threads touch and compare. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum child_memory { CHILD_ANON, CHILD_SHMEM, CHILD_HUGETLB, CHILD_PRIVATE };
+
+/* Readable. */
+struct paged_child {
+	pid_t pid;
+	int pidfd;
+	int uffd;  /* the child's, received */
+	int memfd; /* -1 for anonymous memory */
+	int socket;
+	uint64_t address;
+	uint64_t length;
+	uint64_t page_bytes;
+};
+
+enum child_order { CHILD_SEQUENTIAL, CHILD_RANDOM };
+
+/* Words of page @page as the source has it; never zero. */
+uint64_t child_word(uint64_t page, uint64_t index);
+void child_page(uint64_t page, uint64_t page_bytes, void *ret);
+
+/* Return: 0, or -errno of the uffd (skip) . The child ends with its parent. */
+int child_start(struct paged_child *ret, enum child_memory kind, uint64_t length);
+
+/* Threads touch every page once and compare it with the source's. @ret_wrong: pages that differ. */
+void child_check(const struct paged_child *child, unsigned int n_threads, enum child_order order,
+		 bool with_writes, uint64_t *ret_wrong);
+
+/* Begin child_check() without waiting; then child_result(). */
+void child_begin(const struct paged_child *child, unsigned int n_threads, enum child_order order,
+		 bool with_writes);
+uint64_t child_result(const struct paged_child *child);
+
+/* madvise() of pages in the child; @advice as there. */
+void child_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
+		  int advice);
+
+/* The first word of a page, read by the child. */
+uint64_t child_peek(const struct paged_child *child, uint64_t page);
+void child_poke(const struct paged_child *child, uint64_t page, uint64_t word);
+
+void child_stop(struct paged_child *child);
