@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What every method that brings a guest begins and ends with. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/units.h"
+
+struct call;
+struct control;
+struct refusal;
+struct registration;
+struct settings;
+
+/* Filling a whole memory first (other_mappers=eager) takes its time. */
+#define ARRIVE_TIMEOUT_NS (600 * NSEC_PER_SEC)
+
+/* The daemon's defaults, and `settings` of the call over them. Return: 0; 1 if an error was sent.
+ */
+int arrive_settings(struct control *control, struct call *call, struct settings *ret);
+
+/* Take the name. Return: 0 with a reference, or -ECANCELED with GuestExists, InvalidParameter,
+ * LimitReached. */
+int arrive_register(struct control *control, struct call *call, const char *name,
+		    const struct settings *settings, struct registration **ret,
+		    struct refusal *refusal);
+
+/* It serves: reply with `guest`. */
+void arrive_reply(struct registration *registration, pid_t pid, uid_t owner, struct call *call);

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Calls and their replies. */
+#include "control/call.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "control/connection.h"
+#include "control/method.h"
+
+int call_new(struct call **ret, struct connection *connection, struct frame *frame)
+{
+	struct call *call = calloc(1, sizeof(*call));
+
+	if (!call) {
+		frame_done(frame);
+		return -ENOMEM;
+	}
+	call->n_refs = 1;
+	call->connection = connection_ref(connection);
+	call->peer = *connection_credentials(connection);
+	call->frame = *frame;
+	call->sender = frame->sender.pid ? frame->sender.pid : call->peer.pid;
+	*frame = (struct frame){};
+	*ret = call;
+	return 0;
+}
+
+struct call *call_ref(struct call *call)
+{
+	call->n_refs++;
+	return call;
+}
+
+struct call *call_unref(struct call *call)
+{
+	if (!call || --call->n_refs)
+		return NULL;
+	connection_unref(call->connection);
+	frame_done(&call->frame);
+	json_decref(call->parameters);
+	free(call);
+	return NULL;
+}
+
+void call_set_gone(struct call *call, void (*on_gone)(struct call *call, void *userdata),
+		   void *userdata)
+{
+	call->on_gone = on_gone;
+	call->userdata = userdata;
+}
+
+/* Is what we are about to say what the interface promises? A wrong reply is our bug. */
+static void assert_fits(const struct call *call, const char *member, enum idl_part part,
+			const json_t *parameters)
+{
+#ifndef NDEBUG
+	const char *field;
+
+	if (call->idl && member)
+		assert(idl_check(call->idl, member, part, parameters, &field) == 0);
+#endif
+}
+
+static void call_send(struct call *call, json_t *message)
+{
+	if (call->connection && message && !call->request.is_oneway)
+		connection_send(call->connection, message);
+	json_decref(message);
+}
+
+/* After the last reply: the connection may read its next call. */
+static void call_finish(struct call *call)
+{
+	_cleanup_(connection_unrefp) struct connection *connection = TAKE_PTR(call->connection);
+
+	if (connection)
+		connection_call_done(connection, call);
+}
+
+void call_reply(struct call *call, json_t *parameters)
+{
+	if (!parameters)
+		parameters = json_object();
+	assert_fits(call, call->method ? call->method->name : NULL, IDL_OUTPUT, parameters);
+	call->on_gone = NULL; /* also when these words are what makes the client go */
+	call_send(call, varlink_reply_new(parameters, false));
+	call_finish(call);
+}
+
+void call_notify(struct call *call, json_t *parameters)
+{
+	assert(call->request.is_more);
+	assert_fits(call, call->method->name, IDL_OUTPUT, parameters);
+	call_send(call, varlink_reply_new(parameters, true));
+}
+
+void call_fail(struct call *call, const char *error, json_t *parameters)
+{
+	const char *dot = strrchr(error, '.');
+
+	if (!parameters)
+		parameters = json_object();
+	if (call->idl && strncmp(error, idl_name(call->idl), (size_t)(dot - error)) == 0)
+		assert_fits(call, dot + 1, IDL_ERROR, parameters);
+	call->on_gone = NULL;
+	call_send(call, varlink_error_new(error, parameters));
+	call_finish(call);
+}
+
+void call_refuse(struct call *call, const struct refusal *refusal)
+{
+	json_t *parameters = json_deep_copy(refusal->parameters);
+
+	/* that interface is not ours to add a message to */
+	if (strncmp(refusal->error, "org.varlink.service.", strlen("org.varlink.service.")) == 0)
+		json_object_del(parameters, "message");
+	call_fail(call, refusal->error, parameters);
+}
+
+void call_fail_parameter(struct call *call, const char *name)
+{
+	call_fail(call, "org.varlink.service.InvalidParameter",
+		  json_pack("{s:s}", "parameter", name));
+}
+
+bool call_is_open(const struct call *call)
+{
+	return call->connection && connection_is_open(call->connection);
+}
+
+int call_borrow_fd(struct call *call, json_int_t index, int *ret_fd, struct refusal *refusal)
+{
+	if (index < 0 || (size_t)index >= call->frame.n_fds)
+		return refusal_set(refusal, "io.ufd.guest.BadFd",
+				   json_pack("{s:I}", "index", index),
+				   "no file descriptor %lld came with the call, which has %zu",
+				   (long long)index, call->frame.n_fds);
+	*ret_fd = call->frame.fds[index];
+	return 0;
+}

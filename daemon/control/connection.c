@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Connections. */
+#include "control/connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/event.h>
+#include <poll.h>
+#include <sys/time.h>
+
+#include "control/call.h"
+#include "control/control.h"
+#include "control/method.h"
+#include "control/server.h"
+#include "log.h"
+#include "wire/frame.h"
+#include "wire/varlink.h"
+
+#define DRAIN_SECONDS 5
+
+struct connection {
+	unsigned int n_refs;
+	struct server *server; /* NULL once dropped */
+	struct credentials credentials;
+	int fd;			   /* owned */
+	struct event *read_event;  /* owned */
+	struct event *gone_event;  /* owned; while working */
+	struct event *write_event; /* owned; while bytes wait */
+	struct evbuffer *backlog;  /* owned */
+	struct frame_reader reader;
+	struct call *call; /* a reference; the one at work */
+	bool is_draining;
+	bool is_processing;
+};
+
+static void connection_process(struct connection *connection);
+
+static void on_readable(evutil_socket_t fd, short what, void *userdata);
+static void on_gone(evutil_socket_t fd, short what, void *userdata);
+static void on_writable(evutil_socket_t fd, short what, void *userdata);
+
+int connection_new(struct connection **ret, struct server *server, int given,
+		   const struct credentials *credentials)
+{
+	_cleanup_(connection_unrefp) struct connection *connection = NULL;
+	_cleanup_(closep) int fd = given;
+	struct event_base *base = server_base(server);
+
+	connection = calloc(1, sizeof(*connection));
+	if (!connection)
+		return -ENOMEM;
+	connection->n_refs = 1;
+	connection->credentials = *credentials;
+	connection->fd = TAKE_FD(fd);
+	connection->backlog = evbuffer_new();
+	connection->read_event = event_new(base, connection->fd, EV_READ | EV_PERSIST, on_readable,
+					   connection);
+	connection->gone_event = event_new(base, connection->fd, EV_CLOSED | EV_PERSIST, on_gone,
+					   connection);
+	connection->write_event = event_new(base, connection->fd, EV_WRITE | EV_PERSIST,
+					    on_writable, connection);
+	if (!connection->backlog || !connection->read_event || !connection->gone_event ||
+	    !connection->write_event || event_add(connection->read_event, NULL) < 0)
+		return -ENOMEM;
+	connection->server = server;
+	*ret = TAKE_PTR(connection);
+	return 0;
+}
+
+struct connection *connection_ref(struct connection *connection)
+{
+	connection->n_refs++;
+	return connection;
+}
+
+static void free_event(struct event **event)
+{
+	if (*event)
+		event_free(*event);
+	*event = NULL;
+}
+
+/* Everything that ties us to the fd; what is left is memory. */
+static void connection_close(struct connection *connection)
+{
+	free_event(&connection->read_event);
+	free_event(&connection->gone_event);
+	free_event(&connection->write_event);
+	frame_reader_done(&connection->reader);
+	closep(&connection->fd);
+	connection->fd = -EBADF;
+	connection->server = NULL;
+}
+
+struct connection *connection_unref(struct connection *connection)
+{
+	if (!connection || --connection->n_refs)
+		return NULL;
+	connection_close(connection);
+	if (connection->backlog)
+		evbuffer_free(connection->backlog);
+	free(connection);
+	return NULL;
+}
+
+void connection_drop(struct connection *connection)
+{
+	_cleanup_(call_unrefp) struct call *call = TAKE_PTR(connection->call);
+	struct server *server = connection->server;
+
+	if (!server)
+		return;
+	connection_close(connection);
+	if (call && call->on_gone) {
+		void (*gone)(struct call *, void *) = TAKE_PTR(call->on_gone);
+
+		gone(call, call->userdata);
+	}
+	server_remove(server, connection); /* the server's reference goes */
+}
+
+const struct credentials *connection_credentials(const struct connection *connection)
+{
+	return &connection->credentials;
+}
+
+bool connection_is_open(const struct connection *connection)
+{
+	return connection->server && !connection->is_draining;
+}
+
+/* As much of the backlog as the socket takes. Return: 0, or -errno when the client is gone. */
+static int connection_flush(struct connection *connection)
+{
+	while (evbuffer_get_length(connection->backlog)) {
+		size_t n_piece = evbuffer_get_contiguous_space(connection->backlog);
+		size_t n_sent;
+		int r;
+
+		r = frame_send(connection->fd,
+			       evbuffer_pullup(connection->backlog, (ssize_t)n_piece), n_piece,
+			       NULL, 0, &n_sent);
+		if (r < 0)
+			return r;
+		if (r == FRAME_NONE)
+			break;
+		evbuffer_drain(connection->backlog, n_sent);
+	}
+	return 0;
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *userdata)
+{
+	struct connection *connection = userdata;
+
+	if ((what & EV_TIMEOUT) || connection_flush(connection) < 0) {
+		connection_drop(connection);
+		return;
+	}
+	if (evbuffer_get_length(connection->backlog))
+		return;
+	if (connection->is_draining)
+		connection_drop(connection);
+	else
+		event_del(connection->write_event);
+}
+
+void connection_send(struct connection *connection, const json_t *message)
+{
+	_cleanup_(freep) char *bytes = NULL;
+	bool was_empty;
+	size_t n_bytes;
+	int r;
+
+	if (!connection_is_open(connection))
+		return;
+	r = frame_encode(message, &bytes, &n_bytes);
+	was_empty = evbuffer_get_length(connection->backlog) == 0;
+	if (r == 0 && evbuffer_add(connection->backlog, bytes, n_bytes) < 0)
+		r = -ENOMEM;
+	if (r == 0 && was_empty)
+		r = connection_flush(connection);
+	if (r == 0 &&
+	    evbuffer_get_length(connection->backlog) > server_backlog_bytes(connection->server)) {
+		log_info(LOG_FIELDS(),
+			 "pid %d has not read its replies for too long and loses its connection",
+			 connection->credentials.pid);
+		r = -ENOBUFS;
+	}
+	if (r < 0)
+		connection_drop(connection);
+	else if (evbuffer_get_length(connection->backlog))
+		event_add(connection->write_event, NULL);
+}
+
+/* Nothing more is read; what is said already is still written, for a while. */
+static void connection_drain(struct connection *connection)
+{
+	const struct timeval patience = { .tv_sec = DRAIN_SECONDS };
+
+	connection->is_draining = true;
+	event_del(connection->read_event);
+	if (evbuffer_get_length(connection->backlog))
+		event_add(connection->write_event, &patience);
+	else
+		connection_drop(connection);
+}
+
+/* Say what was wrong with the stream, then close: nobody knows where the next message starts. */
+static void connection_fail(struct connection *connection, const char *what)
+{
+	json_t *message;
+
+	log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "pid %d sent %s", connection->credentials.pid,
+		  what);
+	message = varlink_error_new("io.ufd.manager.BadMessage",
+				    json_pack("{s:s}", "message", what));
+	if (message)
+		connection_send(connection, message);
+	json_decref(message);
+	if (connection->server)
+		connection_drain(connection);
+}
+
+/* Is the other side closed as a whole, or only for writing (it still reads what we say)? */
+static bool is_hung_up(int fd)
+{
+	struct pollfd entry = { .fd = fd };
+
+	return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLHUP | POLLERR));
+}
+
+static void on_gone(evutil_socket_t fd, short what, void *userdata)
+{
+	struct connection *connection = userdata;
+
+	if (is_hung_up(fd))
+		connection_drop(connection);
+	else
+		event_del(connection->gone_event); /* the next write will tell */
+}
+
+/* Reading ends while a call is at work: replies come in the order of the calls. */
+static void connection_begin_call(struct connection *connection, struct frame *frame)
+{
+	_cleanup_(call_unrefp) struct call *call = NULL;
+
+	if (call_new(&call, connection, frame) < 0) {
+		connection_drop(connection);
+		return;
+	}
+	if (varlink_call_parse(call->frame.message, &call->request) != 0) {
+		connection_fail(connection, "an object that is no call");
+		return;
+	}
+	connection->call = call_ref(call);
+	method_dispatch(server_control(connection->server), call);
+}
+
+/* Whole frames that lie in the buffer. Return: true if more may be read. */
+static bool connection_take_frames(struct connection *connection)
+{
+	while (connection_is_open(connection) && !connection->call) {
+		_cleanup_(frame_done) struct frame frame = {};
+		int r;
+
+		r = frame_reader_next(&connection->reader, &frame);
+		if (r == FRAME_NONE)
+			return true;
+		if (r == 0)
+			connection_begin_call(connection, &frame);
+		else
+			connection_fail(connection, frame_outcome_text(r));
+	}
+	return false;
+}
+
+/* Until the socket is empty, a call is at work, or the connection ends. */
+static void connection_process(struct connection *connection)
+{
+	_cleanup_(connection_unrefp) struct connection *kept = connection_ref(connection);
+	int r = 0;
+
+	connection->is_processing = true;
+	while (connection_take_frames(connection)) {
+		r = frame_reader_receive(&connection->reader, connection->fd);
+		if (r == 0)
+			continue;
+		if (r == FRAME_TOO_MANY_FDS)
+			connection_fail(connection, frame_outcome_text(r));
+		else if (r == FRAME_END)
+			connection_drain(connection);
+		else if (r < 0)
+			connection_drop(connection);
+		break;
+	}
+	connection->is_processing = false;
+	if (connection_is_open(connection) && connection->call) {
+		event_del(connection->read_event);
+		event_add(connection->gone_event, NULL);
+	}
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *userdata)
+{
+	connection_process(userdata);
+}
+
+void connection_call_done(struct connection *connection, struct call *call)
+{
+	if (connection->call != call)
+		return;
+	connection->call = call_unref(call);
+	if (connection->is_processing || !connection_is_open(connection))
+		return;
+	event_del(connection->gone_event);
+	event_add(connection->read_event, NULL);
+	connection_process(connection);
+}

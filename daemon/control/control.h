@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the methods work with: put together by daemon.c, or by a test. */
+#pragma once
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "wire/idl.h"
+
+struct config;
+struct event_base;
+struct jobs;
+struct method;
+struct registry;
+struct server;
+struct watch;
+
+/* Readable. */
+struct interface {
+	const char *text;
+	struct idl *idl; /* owned */
+	const struct method *methods;
+};
+
+#define CONTROL_INTERFACES 3
+
+/* Readable. All on the loop. */
+struct control {
+	struct event_base *base;
+	const struct config *config;
+	struct jobs *jobs;	   /* calls at work on threads */
+	struct registry *registry; /* the guests */
+	struct server *server;	   /* owned */
+	struct watch *watch;	   /* owned; who follows events */
+	struct interface interfaces[CONTROL_INTERFACES];
+	uid_t own_uid;
+	uint64_t started_ns; /* CLOCK_REALTIME */
+};
+
+/* The borrowed things outlive it. Return: 0 or -ENOMEM; -EINVAL if an interface file is broken. */
+int control_new(struct control **ret, struct event_base *base, const struct config *config,
+		struct jobs *jobs, struct registry *registry);
+
+/* Drops every connection. */
+struct control *control_free(struct control *control);
+DEFINE_CLEANUP(struct control, control_free)
+
+/* NULL if there is none of this name. */
+const struct interface *control_find_interface(const struct control *control, const char *name,
+					       size_t n_name);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The dispatch table: what the interface files name, and the functions behind it. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "control/call.h"
+
+struct control;
+
+struct method {
+	const char *name; /* short: Attach */
+	enum access access;
+	bool needs_more; /* a stream: without `more` the client gets ExpectedMore */
+	/*
+	 * Replies, or keeps a reference and replies later.
+	 * Return: 0; -ECANCELED with @refusal set; other -errno, told as SystemError.
+	 */
+	int (*run)(struct control *control, struct call *call, struct refusal *refusal);
+};
+
+/* One table an interface; an entry without a name ends it. */
+extern const struct method service_methods[];
+extern const struct method manager_methods[];
+extern const struct method guest_methods[];
+
+/* Find, check and run @call. Context: loop. */
+void method_dispatch(struct control *control, struct call *call);

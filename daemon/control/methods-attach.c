@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Attach and AddRegions of io.ufd.guest: processes that hand over their own memory. */
+#include <errno.h>
+#include <string.h>
+
+#include "attach/arrival.h"
+#include "attach/client.h"
+#include "control/arrive.h"
+#include "control/call-job.h"
+#include "control/control.h"
+#include "control/guest-json.h"
+#include "control/method.h"
+#include "control/methods-guest.h"
+#include "kernel/pidfd.h"
+#include "registry.h"
+
+struct hand_over {
+	struct call *call;		   /* a reference: the plan borrows from it */
+	struct registration *registration; /* a reference */
+	struct plan plan;
+	struct plan_mapper mapper; /* its pidfd is owned */
+	struct arrival_rights rights;
+	uid_t owner;
+	bool is_new; /* Attach, not AddRegions */
+};
+
+static void hand_over_free(struct hand_over *work)
+{
+	if (!work)
+		return;
+	plan_done(&work->plan);
+	closep(&work->mapper.pidfd);
+	registration_unref(work->registration);
+	call_unref(work->call);
+	free(work);
+}
+DEFINE_CLEANUP(struct hand_over, hand_over_free)
+
+static int open_sender(struct hand_over *work, struct refusal *refusal)
+{
+	int r = pidfd_open_pid(&work->mapper.pidfd, work->mapper.pid);
+
+	if (r < 0)
+		return refusal_set(refusal, "io.ufd.guest.CannotAttach",
+				   json_pack("{s:i}", "pid", work->mapper.pid),
+				   "process %d, which sent the call, cannot be opened: %s",
+				   work->mapper.pid, strerror(-r));
+	return 0;
+}
+
+static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
+{
+	struct hand_over *work = data;
+	struct registration *registration = work->registration;
+	int r;
+
+	r = open_sender(work, refusal);
+	if (r == 0)
+		r = plan_check_maps(&work->plan, work->mapper.pid, refusal);
+	if (r < 0)
+		return r;
+	if (work->is_new)
+		return arrival_begin(registration, &work->plan, &work->mapper, &work->rights,
+				     refusal);
+	registry_lock(registration->registry);
+	if (registration->engine)
+		r = plan_apply(&work->plan, registration, &work->mapper, refusal);
+	else
+		r = refuse_no_guest(registration->name, refusal);
+	registry_unlock(registration->registry);
+	return r;
+}
+
+static void hand_over_reply(void *data, struct call *call)
+{
+	struct hand_over *work = data;
+
+	if (!work->is_new) {
+		call_reply(call, NULL);
+		return;
+	}
+	arrive_reply(work->registration, work->mapper.pid, work->owner, call);
+}
+
+static void hand_over_done(void *data, bool is_kept)
+{
+	struct hand_over *work = data;
+
+	if (work->is_new && !is_kept)
+		registration_abandon(work->registration);
+	hand_over_free(work);
+}
+
+/* A uffd and a pagemap that the call names. Return: 0 or -ECANCELED. */
+static int take_fds(struct hand_over *work, const struct settings *settings,
+		    struct refusal *refusal)
+{
+	const json_t *uffd = json_object_get(work->call->parameters, "uffd");
+	const json_t *pagemap = json_object_get(work->call->parameters, "pagemap");
+	int r;
+
+	work->mapper.uffd = -EBADF;
+	work->mapper.pagemap = -1;
+	if (json_is_integer(uffd)) {
+		r = call_borrow_fd(work->call, json_integer_value(uffd), &work->mapper.uffd,
+				   refusal);
+		if (r == 0)
+			r = client_check_uffd(work->mapper.uffd, json_integer_value(uffd),
+					      settings->track == UFD_TRACK_WP, refusal);
+		if (r < 0)
+			return r;
+	}
+	if (json_is_integer(pagemap)) {
+		r = call_borrow_fd(work->call, json_integer_value(pagemap), &work->mapper.pagemap,
+				   refusal);
+		if (r == 0)
+			r = client_check_pagemap(work->mapper.pagemap, json_integer_value(pagemap),
+						 refusal);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What Attach and AddRegions have in common, up to the point where a registration is needed. */
+static int hand_over_new(struct control *control, struct call *call,
+			 const struct settings *settings, struct hand_over **ret,
+			 struct refusal *refusal)
+{
+	_cleanup_(hand_over_freep) struct hand_over *work = calloc(1, sizeof(*work));
+	int r;
+
+	if (!work)
+		return -ENOMEM;
+	work->call = call_ref(call);
+	work->mapper.pidfd = -EBADF;
+	work->mapper.pid = call->sender;
+	work->owner = call->sender == call->peer.pid ? call->peer.uid : call->frame.sender.uid;
+	work->rights = (struct arrival_rights){
+		.caller = call->peer.uid,
+		.is_admin = credentials_are_admin(&call->peer, control->own_uid),
+	};
+	if (!credentials_may_touch(&call->peer, control->own_uid, work->owner))
+		return refuse_permission(refusal);
+	r = take_fds(work, settings, refusal);
+	if (r < 0)
+		return r;
+	r = client_plan(
+		json_object_get(call->parameters, "regions"), call->frame.fds, call->frame.n_fds,
+		credentials_may_name_paths(&call->peer, control->own_uid), &work->plan, refusal);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(work);
+	return 0;
+}
+
+static const struct call_job_ops hand_over_ops = {
+	.run = hand_over_run,
+	.reply = hand_over_reply,
+	.done = hand_over_done,
+};
+
+int method_attach(struct control *control, struct call *call, struct refusal *refusal)
+{
+	_cleanup_(hand_over_freep) struct hand_over *work = NULL;
+	struct settings settings;
+	int r;
+
+	r = arrive_settings(control, call, &settings);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = hand_over_new(control, call, &settings, &work, refusal);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < work->plan.n_memories; i++)
+		if (!work->plan.memories[i].spec)
+			return refusal_set(
+				refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", ""),
+				"memory `%s` needs a source", work->plan.memories[i].name);
+	work->is_new = true;
+	r = arrive_register(control, call,
+			    json_string_value(json_object_get(call->parameters, "name")), &settings,
+			    &work->registration, refusal);
+	if (r < 0)
+		return r;
+	return call_job_start(control, call, &hand_over_ops, ARRIVE_TIMEOUT_NS, TAKE_PTR(work),
+			      refusal);
+}
+
+int method_add_regions(struct control *control, struct call *call, struct refusal *refusal)
+{
+	_cleanup_(hand_over_freep) struct hand_over *work = NULL;
+	struct registration *registration;
+	int r;
+
+	r = guest_of_call(control, call, &registration, refusal);
+	if (r < 0)
+		return r;
+	r = hand_over_new(control, call, &registration->settings, &work, refusal);
+	if (r < 0)
+		return r;
+	work->registration = registration_ref(registration);
+	return call_job_start(control, call, &hand_over_ops, CALL_TIMEOUT_NS, TAKE_PTR(work),
+			      refusal);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Methods of io.ufd.guest that have a file of their own, and what they share. */
+#pragma once
+
+#include "base/units.h"
+
+struct call;
+struct control;
+struct refusal;
+
+/* As long as a call may work that waits for nothing but the engine and /proc. */
+#define CALL_TIMEOUT_NS (30 * NSEC_PER_SEC)
+
+/* methods-attach.c */
+int method_attach(struct control *control, struct call *call, struct refusal *refusal);
+int method_add_regions(struct control *control, struct call *call, struct refusal *refusal);
+
+/* methods-process.c */
+int method_attach_process(struct control *control, struct call *call, struct refusal *refusal);
+
+/* methods-snapshot.c */
+int method_snapshot_save(struct control *control, struct call *call, struct refusal *refusal);
+/* methods-restore.c */
+int method_restore(struct control *control, struct call *call, struct refusal *refusal);

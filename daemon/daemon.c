@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The composition root: the loop, and who is wired to whom.
+ *
+ *	control  --calls-->  registry  --engine calls-->  libufd-pager
+ *	   ^                    |
+ *	   '------- events -----'
+ */
+#include "daemon.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "control/control.h"
+#include "control/server.h"
+#include "control/watch.h"
+#include "job.h"
+#include "log-ids.h"
+#include "log.h"
+#include "registry.h"
+
+#define N_SIGNALS	 3
+#define DRAIN_TIMEOUT_NS (60 * NSEC_PER_SEC)
+#define STATUS_SECONDS	 5
+#define EXTEND_US	 (3 * STATUS_SECONDS * 1000000)
+
+struct daemon {
+	const struct daemon_options *options;
+	struct config config;
+	struct event_base *base;	  /* owned */
+	struct event *signals[N_SIGNALS]; /* owned */
+	struct event *status_timer;	  /* owned */
+	struct jobs *jobs;		  /* owned */
+	struct registry *registry;	  /* owned */
+	struct control *control;	  /* owned */
+	bool is_stopping;
+};
+
+/* ---- configuration ---- */
+
+static void on_report(void *userdata, bool is_error, const char *text)
+{
+	if (is_error)
+		log_error(LOG_FIELDS(.message_id = LOG_ID_CONFIG), "%s", text);
+	else
+		log_warning(LOG_FIELDS(.message_id = LOG_ID_CONFIG), "%s", text);
+}
+
+/* `ufdd --user`: the runtime, configuration and state folders of the calling user. */
+static int user_folder(const char *variable, const char *below_home, const char *rest, char *buffer,
+		       size_t n_buffer)
+{
+	const char *folder = getenv(variable);
+	const char *home = getenv("HOME");
+	int n;
+
+	if (folder && folder[0] == '/')
+		n = snprintf(buffer, n_buffer, "%s/%s", folder, rest);
+	else if (below_home && home)
+		n = snprintf(buffer, n_buffer, "%s/%s/%s", home, below_home, rest);
+	else
+		return -ENOENT;
+	return (size_t)n < n_buffer ? 0 : -ENAMETOOLONG;
+}
+
+static int copy_path(const char *from, char *to, size_t n_to, const char *what)
+{
+	if (strlen(from) >= n_to) {
+		log_error(LOG_FIELDS(), "%s `%s` is longer than %zu bytes", what, from, n_to - 1);
+		return -ENAMETOOLONG;
+	}
+	strcpy(to, from);
+	return 0;
+}
+
+/* The command line is a drop-in of its own: same words, same errors. */
+static int apply_word(struct config *config, const char *section, const char *key,
+		      const char *value, const char *name)
+{
+	char text[4200];
+
+	if (!value)
+		return 0;
+	snprintf(text, sizeof(text), "[%s]\n%s = %s\n", section, key, value);
+	return config_parse(config, name, text, on_report, NULL);
+}
+
+static int apply_options(const struct daemon_options *options, struct config *config)
+{
+	const char *socket = options->socket ? options->socket : getenv("UFD_SOCKET");
+	int r;
+
+	if (socket) {
+		r = copy_path(socket, config->socket, sizeof(config->socket), "socket");
+		if (r < 0)
+			return r;
+	}
+	if (options->state_dir) {
+		r = copy_path(options->state_dir, config->state_dir, sizeof(config->state_dir),
+			      "state directory");
+		if (r < 0)
+			return r;
+	}
+	r = apply_word(config, "daemon", "log-level", options->log_level, "--log-level");
+	if (r < 0)
+		return r;
+	return apply_word(config, "daemon", "debug", options->debug, "--debug");
+}
+
+int daemon_load_config(const struct daemon_options *options, struct config *ret)
+{
+	struct config config = config_built_in();
+	char path[4096] = "/etc/ufd/ufdd.conf";
+	int r;
+
+	if (options->is_user) {
+		r = user_folder("XDG_RUNTIME_DIR", NULL, "ufd/io.ufd.manager", config.socket,
+				sizeof(config.socket));
+		if (r < 0 && !options->socket) {
+			log_error(LOG_FIELDS(), "--user needs $XDG_RUNTIME_DIR, or --socket");
+			return r;
+		}
+		if (user_folder("XDG_CONFIG_HOME", ".config", "ufd/ufdd.conf", path, sizeof(path)) <
+		    0)
+			path[0] = '\0';
+		user_folder("XDG_STATE_HOME", ".local/state", "ufd", config.state_dir,
+			    sizeof(config.state_dir));
+	}
+	if (options->config_path) {
+		r = copy_path(options->config_path, path, sizeof(path), "config file");
+		if (r < 0)
+			return r;
+	}
+	if (path[0]) {
+		r = config_load(&config, path, options->config_path, on_report, NULL);
+		if (r < 0)
+			return r;
+	}
+	r = apply_options(options, &config);
+	if (r == 0)
+		*ret = config;
+	return r;
+}
+
+static void apply_log(const struct config *config)
+{
+	log_set_level(config->log_level);
+	log_set_switches(config->debug);
+	log_set_prefix(config->log_prefix);
+}
+
+/* ---- what happens ---- */
+
+static void on_event(void *userdata, const struct registry_event *event)
+{
+	struct daemon *daemon = userdata;
+
+	watch_tell(daemon->control->watch,
+		   json_pack("{s:I, s:s, s:s, s:s*, s:I, s:s}", "time_ns",
+			     (json_int_t)event->time_ns, "kind", event->kind, "guest", event->guest,
+			     "memory", event->memory, "offset_bytes",
+			     (json_int_t)event->offset_bytes, "message", event->message));
+}
+
+static void on_drained(void *userdata, size_t n_left)
+{
+	struct daemon *daemon = userdata;
+
+	if (n_left)
+		log_error(LOG_FIELDS(), "%zu guests still have absent pages", n_left);
+	event_base_loopexit(daemon->base, NULL);
+}
+
+/* Nobody may lose bytes by our end: fill everything, then go. */
+static void on_stop(evutil_socket_t signal, short what, void *userdata)
+{
+	struct daemon *daemon = userdata;
+
+	if (daemon->is_stopping)
+		return;
+	daemon->is_stopping = true;
+	log_info(LOG_FIELDS(), "stopping: every guest is filled first");
+	sd_notify(0, "STOPPING=1\nSTATUS=filling the guests' absent pages");
+	registry_drain(daemon->registry, DRAIN_TIMEOUT_NS, on_drained, daemon);
+}
+
+static void on_reload(evutil_socket_t signal, short what, void *userdata)
+{
+	struct daemon *daemon = userdata;
+	struct config config;
+
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+		   (unsigned long long)(clock_now_ns() / NSEC_PER_USEC));
+	if (daemon_load_config(daemon->options, &config) == 0) {
+		daemon->config = config;
+		apply_log(&config);
+		log_info(LOG_FIELDS(), "configuration read again");
+	}
+	sd_notify(0, "READY=1");
+}
+
+static void on_status(evutil_socket_t fd, short what, void *userdata)
+{
+	struct daemon *daemon = userdata;
+	struct registry_totals totals = registry_totals(daemon->registry);
+
+	if (daemon->is_stopping)
+		sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d", EXTEND_US);
+	else
+		sd_notifyf(0, "STATUS=serving %llu guests, %llu memories, %llu faults so far",
+			   (unsigned long long)totals.n_guests,
+			   (unsigned long long)totals.n_memories,
+			   (unsigned long long)totals.n_faults);
+}
+
+/* ---- start and end ---- */
+
+static int make_state_dir(const char *path)
+{
+	struct stat info;
+
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		log_error(LOG_FIELDS(.error = -errno), "the state directory %s cannot be made",
+			  path);
+		return -errno;
+	}
+	if (stat(path, &info) < 0 || !S_ISDIR(info.st_mode)) {
+		log_error(LOG_FIELDS(), "%s is no directory", path);
+		return -ENOTDIR;
+	}
+	return 0;
+}
+
+/* Sockets that the service manager opened, by their name. Return: how many, or -errno. */
+static int listen_activated(struct daemon *daemon)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names);
+	int n_used = 0, r = 0;
+
+	for (int i = 0; i < n; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+
+		if (r == 0 && strcmp(names[i], "varlink") == 0) {
+			r = server_listen(daemon->control->server, fd);
+			n_used++;
+		} else {
+			log_warning(LOG_FIELDS(), "fd %d, named %s, is not ours and is closed", fd,
+				    names[i]);
+			close(fd);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return n < 0 ? n : r < 0 ? r : n_used;
+}
+
+static int daemon_listen(struct daemon *daemon)
+{
+	int r = listen_activated(daemon);
+
+	if (r < 0) {
+		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
+		return r;
+	}
+	if (r > 0)
+		return 0;
+	r = server_listen_path(daemon->control->server, daemon->config.socket);
+	if (r == -EADDRINUSE)
+		log_error(LOG_FIELDS(), "another ufdd listens on %s", daemon->config.socket);
+	else if (r < 0)
+		log_error(LOG_FIELDS(.error = r), "cannot listen on %s", daemon->config.socket);
+	return r;
+}
+
+static int daemon_add_signals(struct daemon *daemon)
+{
+	static const struct {
+		int signal;
+		event_callback_fn on_signal;
+	} table[N_SIGNALS] = {
+		{ SIGTERM, on_stop },
+		{ SIGINT, on_stop },
+		{ SIGHUP, on_reload },
+	};
+
+	for (size_t i = 0; i < N_SIGNALS; i++) {
+		daemon->signals[i] = evsignal_new(daemon->base, table[i].signal, table[i].on_signal,
+						  daemon);
+		if (!daemon->signals[i] || event_add(daemon->signals[i], NULL) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* epoll, for it alone tells of a client that goes away without reading what it sent. */
+static struct event_base *base_new(void)
+{
+	struct event_config *settings = event_config_new();
+	struct event_base *base = NULL;
+
+	if (settings && event_config_require_features(settings, EV_FEATURE_EARLY_CLOSE) == 0)
+		base = event_base_new_with_config(settings);
+	if (settings)
+		event_config_free(settings);
+	return base;
+}
+
+static int daemon_wire(struct daemon *daemon)
+{
+	const struct timeval period = { .tv_sec = STATUS_SECONDS };
+	int r;
+
+	daemon->base = base_new();
+	if (!daemon->base)
+		return -ENOMEM;
+	r = jobs_new(&daemon->jobs, daemon->base, (unsigned int)daemon->config.n_jobs);
+	if (r < 0)
+		return r;
+	r = registry_new(&daemon->registry, daemon->base, daemon->config.n_guests);
+	if (r < 0)
+		return r;
+	r = control_new(&daemon->control, daemon->base, &daemon->config, daemon->jobs,
+			daemon->registry);
+	if (r < 0)
+		return r;
+	registry_set_listener(daemon->registry, on_event, daemon);
+	daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status, daemon);
+	if (!daemon->status_timer || event_add(daemon->status_timer, &period) < 0)
+		return -ENOMEM;
+	return daemon_add_signals(daemon);
+}
+
+int daemon_new(struct daemon **ret, const struct daemon_options *options,
+	       const struct config *config)
+{
+	_cleanup_(daemon_freep) struct daemon *daemon = calloc(1, sizeof(*daemon));
+	int r;
+
+	if (!daemon)
+		return -ENOMEM;
+	daemon->options = options;
+	daemon->config = *config;
+	apply_log(config);
+	signal(SIGPIPE, SIG_IGN);
+	if (config->state_dir[0]) {
+		r = make_state_dir(config->state_dir);
+		if (r < 0)
+			return r;
+	}
+	r = daemon_wire(daemon);
+	if (r < 0) {
+		log_error(LOG_FIELDS(.error = r), "cannot start%s",
+			  r == -ENOSYS ? ": this kernel has no userfaultfd or no io_uring" : "");
+		return r;
+	}
+	r = daemon_listen(daemon);
+	if (r < 0)
+		return r;
+	*ret = TAKE_PTR(daemon);
+	return 0;
+}
+
+int daemon_run(struct daemon *daemon)
+{
+	log_info(LOG_FIELDS(), "ufdd %s is ready", UFD_VERSION);
+	sd_notify(0, "READY=1\nSTATUS=serving no guests");
+	return event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
+}
+
+struct daemon *daemon_free(struct daemon *daemon)
+{
+	if (!daemon)
+		return NULL;
+	if (daemon->registry)
+		registry_set_listener(daemon->registry, NULL, NULL);
+	jobs_free(daemon->jobs);
+	control_free(daemon->control);
+	registry_free(daemon->registry);
+	for (size_t i = 0; i < N_SIGNALS; i++)
+		if (daemon->signals[i])
+			event_free(daemon->signals[i]);
+	if (daemon->status_timer)
+		event_free(daemon->status_timer);
+	if (daemon->base)
+		event_base_free(daemon->base);
+	free(daemon);
+	return NULL;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* MESSAGE_IDs: stable for ever, one a kind of event, explained in ufdd(8) and the journal's
+ * catalog. */
+#pragma once
+
+#define LOG_ID_ATTACHED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f01"
+#define LOG_ID_DETACHED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f02"
+#define LOG_ID_ENDED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f03"
+#define LOG_ID_STALLED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f04"
+#define LOG_ID_RECOVERED      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f05"
+#define LOG_ID_POLICY	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f06"
+#define LOG_ID_FOREIGN	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f07"
+#define LOG_ID_EXHAUSTED      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f08"
+#define LOG_ID_SOURCE_CHANGED "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f09"
+#define LOG_ID_COMPLETED      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0a"
+#define LOG_ID_CONFIG	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0b"
