@@ -28,19 +28,19 @@ struct guest_view {
 /* Fields readable above; memories and mappers only ever grow while the guest lives. */
 struct guest {
 	char name[NAME_BYTES];
-	struct ledger *ledger;		/* owned */
+	struct ledger *ledger; /* owned */
 	struct mapper mappers[MAX_MAPPERS];
 	uint32_t n_mappers;
 	struct memory *memories[MAX_MEMORIES]; /* owned */
 	uint32_t n_memories;
-	struct guest_view *view;	/* owned; the newest one */
+	struct guest_view *view; /* owned; the newest one */
 };
 
 enum {
 	_GUEST_OK,
-	GUEST_FULL,	/* no room for another mapper or memory */
-	GUEST_OVERLAP,	/* the mapping overlaps another one of the same mapper */
-	GUEST_UNKNOWN,	/* no such mapping */
+	GUEST_FULL,    /* no room for another mapper or memory */
+	GUEST_OVERLAP, /* the mapping overlaps another one of the same mapper */
+	GUEST_UNKNOWN, /* no such mapping */
 };
 
 /* Without mappers or memories, in a new ledger. Return: 0, -EINVAL (name), other -errno. */
@@ -49,7 +49,8 @@ int guest_new(struct guest **ret, const char *name);
 /* One named by the ledger of a former process. @ledger: consumed on success. Return: 0, -ENOMEM. */
 int guest_adopt(struct guest **ret, struct ledger *ledger);
 
-struct guest *guest_free(struct guest *guest); /* closes what it owns, mappings of the newest view too; touches no registration */
+/* Closes what it owns, the mappings of the newest view included; touches no registration. */
+struct guest *guest_free(struct guest *guest);
 DEFINE_CLEANUP(struct guest, guest_free)
 
 /* @uffd, @pidfd, @pagemap (or -EBADF): consumed on success. Return: 0, GUEST_FULL, -errno. */
@@ -71,7 +72,10 @@ int guest_add_memory(struct guest *guest, struct memory *memory);
 int guest_add_mapping(struct guest *guest, const struct mapping *mapping,
 		      struct guest_view **ret_old, struct mapping **ret);
 
-/* @ret_mapping: taken out of the new view; free() it together with @ret_old. Return: 0, GUEST_UNKNOWN, -ENOMEM. */
+/*
+ * @ret_mapping: taken out of the new view; free() it together with @ret_old.
+ * Return: 0, GUEST_UNKNOWN, -ENOMEM.
+ */
 int guest_remove_mapping(struct guest *guest, const struct mapper *mapper, struct hva_range range,
 			 struct guest_view **ret_old, struct mapping **ret_mapping);
 

@@ -18,9 +18,9 @@
  * The file can grow but never shrink (sealed), so no read of it raises SIGBUS. To adopt one writes
  * nothing into it: a new program may look at the ledger of a running one.
  *
- * Threads: records may be changed by any thread (a mutex, held for microseconds; never on the way of
- * a fault, only when a page is poisoned). Pointers into records are good until the next change, so
- * they are read while one thread has the guest: at adoption, before start. All else as contracts say.
+ * Threads: records may be changed by any thread (a mutex, held for microseconds; never on the way
+ * of a fault, only when a page is poisoned). Pointers into records are good until the next change,
+ * so they are read while one thread has the guest: at adoption, before start.
  */
 #pragma once
 
@@ -31,16 +31,16 @@
 
 #include "base/cleanup.h"
 
-#define LEDGER_LAYOUT	   1
-#define LEDGER_N_MESSAGES  16
-#define LEDGER_SCAN_BYTES  65536
+#define LEDGER_LAYOUT	    1
+#define LEDGER_N_MESSAGES   16
+#define LEDGER_SCAN_BYTES   65536
 #define LEDGER_RECORD_BYTES 65536 /* the most that lives at a time: one half */
 
 /*
  * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
  * read. Protocol: @mapper, @is_reading = 1, read(), events applied, @is_reading = 0 and messages
- * zeroed, only then faults are resolved (from a private copy). After a crash with @is_reading set, every REMOVE
- * found in the (zero-filled before) buffer is applied again; faults come back by WAKE.
+ * zeroed, only then faults are resolved (from a private copy). After a crash with @is_reading set,
+ * every REMOVE found in the (zero-filled before) buffer is applied again; faults come back by WAKE.
  */
 struct ledger_messages {
 	uint32_t mapper;
@@ -56,11 +56,14 @@ int ledger_new(struct ledger **ret, const char *guest_name);
 
 enum {
 	_LEDGER_OK,
-	LEDGER_DAMAGED,	 /* header or length are wrong */
-	LEDGER_TOO_NEW,	 /* min_reader is above LEDGER_LAYOUT */
+	LEDGER_DAMAGED, /* header or length are wrong */
+	LEDGER_TOO_NEW, /* min_reader is above LEDGER_LAYOUT */
 };
 
-/* One that a former process left. @fd: duplicated. Return: 0, LEDGER_DAMAGED, LEDGER_TOO_NEW, -errno. */
+/*
+ * One that a former process left. @fd: duplicated.
+ * Return: 0, LEDGER_DAMAGED, LEDGER_TOO_NEW, -errno.
+ */
 int ledger_adopt(struct ledger **ret, int fd);
 
 struct ledger *ledger_free(struct ledger *ledger);
@@ -107,7 +110,10 @@ void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id);
 int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
 		      size_t *ret_n_bytes);
 
-/* Each whole record in turn; @cursor starts at 0. False after the last. @ret_n_damaged: skipped at adoption; may be NULL. */
+/*
+ * Each whole record in turn; @cursor starts at 0. False after the last.
+ * @ret_n_damaged: how many were skipped at adoption; may be NULL.
+ */
 bool ledger_next_record(const struct ledger *ledger, size_t *cursor, uint32_t *ret_tag,
 			uint32_t *ret_id, const void **ret_data, size_t *ret_n_bytes,
 			unsigned int *ret_n_damaged);

@@ -14,13 +14,13 @@ struct memory;
 
 /* Embedded in the guest; readable above. */
 struct mapper {
-	uint32_t id;	/* index in its guest */
+	uint32_t id; /* index in its guest */
 	pid_t pid;
-	int uffd;	/* owned; -EBADF once the process has ended */
-	int pidfd;	/* owned */
-	int pagemap;	/* owned, or -EBADF until somebody needs it */
+	int uffd;    /* owned; -EBADF once the process has ended */
+	int pidfd;   /* owned */
+	int pagemap; /* owned, or -EBADF until somebody needs it */
 	uint64_t features;
-	bool is_gone;	/* the process ended; by demand */
+	bool is_gone; /* the process ended; by demand */
 };
 
 /* Readable above. Immutable while it is in a table, but for @is_open. */

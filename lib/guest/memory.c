@@ -160,7 +160,10 @@ int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_conf
 	return 0;
 }
 
-/* Counts; where no COPY can be repeated, puts filling pages back. In those parts of the states that were ever written. */
+/*
+ * Counts, and where no COPY can be repeated puts filling pages back. Looks only at those parts of
+ * the states that were ever written.
+ */
 static void memory_settle(struct memory *memory, const struct ledger *ledger)
 {
 	uint64_t pages_per_byte = PAGES_PER_WORD / sizeof(uint64_t);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A memory: one backing and the states of its pages, indexed by offset. Who maps it is not its business. */
+/* A memory: one backing and the states of its pages, indexed by offset, whoever maps it. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,19 +23,19 @@ struct memory {
 	enum backing_kind kind;
 	uint64_t page_bytes;
 	uint64_t length_bytes;
-	int backing;		     /* owned; -EBADF for anonymous memory */
-	uint64_t backing_offset;     /* of the memory's first byte */
-	dev_t device;		     /* of the backing, to find its mappers */
+	int backing;		 /* owned; -EBADF for anonymous memory */
+	uint64_t backing_offset; /* of the memory's first byte */
+	dev_t device;		 /* of the backing, to find its mappers */
 	ino_t inode;
-	struct source *source;	     /* borrowed from the owner of the guest */
+	struct source *source; /* borrowed from the owner of the guest */
 	uint64_t source_offset;
-	bool is_backing_source;	     /* the bytes are in the backing: CONTINUE */
-	struct page_states states;   /* in the ledger */
-	_Atomic uint64_t n_absent;   /* absent or filling pages; relaxed, by demand */
-	_Atomic uint64_t n_stalled;  /* pages that wait for bytes that cannot be had */
-	_Atomic uint64_t *dirty;     /* one bit a page while a tracker is armed, else NULL; borrowed */
+	bool is_backing_source;	    /* the bytes are in the backing: CONTINUE */
+	struct page_states states;  /* in the ledger */
+	_Atomic uint64_t n_absent;  /* absent or filling pages; relaxed, by demand */
+	_Atomic uint64_t n_stalled; /* pages that wait for bytes that cannot be had */
+	_Atomic uint64_t *dirty; /* one bit a page while a tracker is armed, else NULL; borrowed */
 	_Atomic uint32_t n_mappings;
-	uint64_t states_offset;	     /* of the area in the ledger */
+	uint64_t states_offset;		 /* of the area in the ledger */
 	uint64_t poisoned[MAX_POISONED]; /* pages, a short list */
 	uint32_t n_poisoned;
 };
@@ -67,12 +67,16 @@ int memory_new(struct memory **ret, uint32_t id, const struct memory_config *con
  * Its filling pages stay filling: the demand thread takes them over, and repeats their COPY, where
  * EEXIST means that the former process, and perhaps the guest after it, has written them. As absent
  * pages they would look like foreign touches. With the bytes in the backing they become absent.
- * The config gives what the ledger cannot hold (backing, source). Return: 0, LEDGER_DAMAGED, -EINVAL (differs from the record), -errno.
+ * The config gives what the ledger cannot hold (backing, source). Return: 0, LEDGER_DAMAGED,
+ * -EINVAL (differs from the record), -errno.
  */
 int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *config,
 		 struct ledger *ledger);
 
-/* What the record of memory @id says; backing is -EBADF, source NULL, the name points into the ledger. Return: 0, -ENOENT, LEDGER_DAMAGED. */
+/*
+ * What the record of memory @id says; backing is -EBADF, source NULL, the name points into the
+ * ledger. Return: 0, -ENOENT, LEDGER_DAMAGED.
+ */
 int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_config *ret);
 
 struct memory *memory_free(struct memory *memory);
@@ -86,6 +90,9 @@ static inline uint64_t memory_n_pages(const struct memory *memory)
 /* Note a page in the dirty map, if a tracker is armed. Context: demand. */
 void memory_mark_dirty(struct memory *memory, struct page_range pages);
 
-/* The poison list, also in the ledger. Return: false when it, or the ledger, is full. Context: demand. */
+/*
+ * The poison list, also in the ledger. Context: demand.
+ * Return: false when it, or the ledger, is full.
+ */
 bool memory_add_poisoned(struct memory *memory, struct ledger *ledger, uint64_t page);
 bool memory_is_poisoned(const struct memory *memory, uint64_t page);

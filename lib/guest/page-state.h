@@ -2,16 +2,16 @@
 /*
  * The state of every page of a memory: two bits each, in the ledger, changed by compare-and-swap.
  *
- *	state    | allowed operations                        | leaves by
- *	---------+-------------------------------------------+------------------------------------------
- *	absent   | none: its bytes are in the source         | claim by demand -> filling
- *	         |                                           | discarded, or known to be zero -> removed
- *	filling  | one fill at a time, by the claimer        | filled -> present
- *	         |                                           | read failed, or crash -> absent
- *	         |                                           | discarded meanwhile -> removed
- *	present  | map it (CONTINUE), un-protect it          | discarded -> removed
- *	         |                                           | evicted (later) -> absent
- *	removed  | fill with zeros                           | filled -> present
+ *	state    | allowed operations                | leaves by
+ *	---------+-----------------------------------+------------------------------------------
+ *	absent   | none: its bytes are in the source | claim by demand -> filling
+ *	         |                                   | discarded, or known to be zero -> removed
+ *	filling  | one fill at a time, by the        | filled -> present
+ *	         | claimer                           | read failed, or crash -> absent
+ *	         |                                   | discarded meanwhile -> removed
+ *	present  | map it (CONTINUE), un-protect it  | discarded -> removed
+ *	         |                                   | evicted (later) -> absent
+ *	removed  | fill with zeros                   | filled -> present
  *
  * Absent is 0, so that a new ledger area, which is sparse, says absent without being written.
  * Only the demand thread moves states of a running guest; all other threads only read.
@@ -29,7 +29,7 @@ enum page_state {
 	PAGE_PRESENT = 2,
 	PAGE_REMOVED = 3,
 };
-#define PAGE_STATES 4
+#define PAGE_STATES    4
 
 #define PAGES_PER_WORD 32
 

@@ -3,9 +3,9 @@
  * Where absent pages come from. A source answers at once, or takes the request and completes it
  * later: nothing here may block the demand thread.
  *
- * A request is owned by the demand thread (a preallocated slot with a buffer of its own). It is given
- * to source_read(); until it is completed nobody else touches it. Completion comes either as a
- * completion of the demand thread's own io_uring (requests whose @is_in_ring is set: the token is
+ * A request is owned by the demand thread (a preallocated slot with a buffer of its own). It is
+ * given to source_read(); until it is completed nobody else touches it. Completion comes either as
+ * a completion of the demand thread's own io_uring (requests whose @is_in_ring is set: the token is
  * the request's address), or from any thread by source_complete(), which may run before
  * source_read() has returned SOURCE_PENDING.
  */
@@ -30,15 +30,16 @@ enum source_answer {
 	SOURCE_SHORT,	/* it ends before these bytes */
 };
 
-/* Embedded in the demand thread's slots; fields readable by the owner. (struct ufd_read of pager.h is this.) */
+/* Embedded in the demand thread's slots; readable by the owner. (pager.h calls it struct ufd_read.)
+ */
 struct source_request {
-	uint64_t offset;	/* in the source */
+	uint64_t offset; /* in the source */
 	uint64_t length_bytes;
-	void *buffer;		/* borrowed; at least length_bytes */
-	struct uring *ring;	/* for sources that read by io_uring; tokens are the request's address */
-	bool is_in_ring;	/* pending in the ring: give the completion to source_finish() */
-	uint32_t n_done_bytes;	/* private to the source while pending: short reads go on from here */
-	/* for source_complete(): called on the completing thread; hands the request back to its owner */
+	void *buffer;	       /* borrowed; at least length_bytes */
+	struct uring *ring;    /* for io_uring; tokens are the request's address */
+	bool is_in_ring;       /* pending in the ring: give the completion to source_finish() */
+	uint32_t n_done_bytes; /* the source's: short reads go on from here */
+	/* for source_complete(), on the completing thread: hands the request back to its owner */
 	void (*on_complete)(struct source_request *request, int answer);
 	void *owner;
 };
@@ -48,10 +49,11 @@ struct source_ops {
 	uint64_t (*length)(struct source *source); /* bytes; UINT64_MAX is endless */
 	/* SOURCE_PENDING only after the request was handed on. */
 	int (*read)(struct source *source, struct source_request *request);
-	/* A request of the ring completed with @result; may go on (SOURCE_PENDING) after a short read. */
+	/* A request of the ring completed with @result; a short read may go on: SOURCE_PENDING. */
 	int (*finish)(struct source *source, struct source_request *request, int32_t result);
 	/* What lies at @offset, and how far that holds (at most @length); never reads. */
-	int (*extent)(struct source *source, uint64_t offset, uint64_t length, uint64_t *ret_length);
+	int (*extent)(struct source *source, uint64_t offset, uint64_t length,
+		      uint64_t *ret_length);
 	void (*free)(struct source *source);
 };
 
@@ -73,8 +75,8 @@ uint64_t source_length(struct source *source);
  * source_read() - fill the request's buffer, now or later
  *
  * Context: demand; does not block.
- * Return:  0 (bytes are in the buffer), SOURCE_ZERO (buffer untouched), SOURCE_PENDING, SOURCE_FULL,
- *	    SOURCE_CHANGED, SOURCE_SHORT, or -errno of the device.
+ * Return:  0 (bytes are in the buffer), SOURCE_ZERO (buffer untouched), SOURCE_PENDING,
+ *	    SOURCE_FULL, SOURCE_CHANGED, SOURCE_SHORT, or -errno of the device.
  */
 int source_read(struct source *source, struct source_request *request);
 
@@ -98,5 +100,8 @@ int source_finish(struct source *source, struct source_request *request, int32_t
 int source_extent(struct source *source, uint64_t offset, uint64_t length_bytes,
 		  uint64_t *ret_length_bytes);
 
-/* For sources that complete elsewhere: 0, SOURCE_ZERO, SOURCE_CHANGED, SOURCE_SHORT or -errno; the rest becomes -EINVAL. Context: any; does not block. */
+/*
+ * For sources that complete elsewhere: 0, SOURCE_ZERO, SOURCE_CHANGED, SOURCE_SHORT or -errno; any
+ * other answer becomes -EINVAL. Context: any; does not block.
+ */
 void source_complete(struct source_request *request, int answer);
