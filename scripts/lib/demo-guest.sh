@@ -60,17 +60,12 @@ boot_and_save() {
 	guest_console_close
 }
 
-# Flip one bit in the middle of a stamped page. Such a page begins with the run's nonce.
+# Flip one bit in the middle of a stamped page, which begins with the run's nonce.
 corrupt() {
-	local offset byte
+	local offset
 
-	offset=$(grep -zabo "$GUEST_NONCE" "$SCRATCH/snapshot/memory.raw" |
-		awk -F: '$1 % 4096 == 0 { if (n++ == 1000) { print $1; exit } }')
-	[ -n "$offset" ] || fail "no stamped page in the saved memory"
-	offset=$((offset + 2000))
-	byte=$(od -An -tu1 -j "$offset" -N 1 "$SCRATCH/snapshot/memory.raw")
-	printf '%b' "\\0$(printf '%o' $((byte ^ 1)))" |
-		dd of="$SCRATCH/snapshot/memory.raw" bs=1 seek="$offset" conv=notrunc status=none
+	offset=$("$BUILD/tests/support/flip-byte" "$SCRATCH/snapshot/memory.raw" "$GUEST_NONCE") ||
+		fail "no stamped page in the saved memory"
 	echo "Byte $offset of the saved memory is flipped now."
 }
 
