@@ -21,7 +21,7 @@ def expected(path):
     name = os.path.basename(path)
     if path.endswith('.bpf.c'):
         return (DUAL,)
-    if name == 'meson.build' or name == 'meson_options.txt' or path.endswith('.sym'):
+    if name in ('meson.build', 'meson_options.txt') or path.endswith(('.sym', '.scd')):
         return (LGPL, MIT)
     if path.endswith('.varlink') or path.startswith(MIT_ROOMS):
         return (MIT,)
