@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* ufdctl: the verb table and the options that all verbs share. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/units.h"
+#include "numbers.h"
+#include "verbs.h"
+
+static const struct verb verbs[] = {
+	{ NULL, "status", "", "what the daemon runs on and serves", cmd_status },
+	{ NULL, "version", "", "of this program and of the daemon", cmd_version },
+	{ NULL, "events", "", "follow what happens, a line an event", cmd_events },
+	{ NULL, "call", "METHOD [JSON]", "any method of the interface", cmd_call },
+	{ "guest", "list", "", "all guests", cmd_guest_list },
+	{ "guest", "show", "GUEST", "its settings, counters and memories", cmd_guest_show },
+	{ "guest", "attach", "NAME --pid PID|--qmp SOCK --source SPEC", "page a process",
+	  cmd_guest_attach },
+	{ "guest", "detach", "GUEST [--no-populate]", "fill what is absent, then stop paging",
+	  cmd_guest_detach },
+	{ "guest", "prefetch", "GUEST [--memory M]", "fill now, and wait", cmd_guest_prefetch },
+	{ "snapshot", "save", "GUEST DIR", "pause, save memory and devices", cmd_snapshot_save },
+	{ NULL, "restore", "DIR --qmp SOCK [--wait]", "run a snapshot, fill it lazily",
+	  cmd_restore },
+};
+#define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static int print_help(void)
+{
+	puts("ufdctl [OPTION]... VERB [ARGUMENT]...\n\n"
+	     "Look at and steer ufdd, the userspace paging daemon.\n\nVerbs:");
+	for (size_t i = 0; i < N_VERBS; i++) {
+		char left[80];
+
+		snprintf(left, sizeof(left), "%s%s%s %s", verbs[i].object ? verbs[i].object : "",
+			 verbs[i].object ? " " : "", verbs[i].name, verbs[i].arguments);
+		if (strlen(left) > 34)
+			printf("  %s\n  %-34s %s\n", left, "", verbs[i].help);
+		else
+			printf("  %-34s %s\n", left, verbs[i].help);
+	}
+	puts("\nOptions:\n"
+	     "  --socket PATH          of ufdd; default $UFD_SOCKET, /run/ufd/io.ufd.manager\n"
+	     "  -j, --json[=STYLE]     pretty, short or off; -j chooses by the terminal\n"
+	     "  --bytes                raw numbers instead of K, M, G\n"
+	     "  --no-legend            no titles, no last line\n"
+	     "  -q, --quiet            no progress\n"
+	     "  --timeout SECONDS      longest wait for an answer; default 60, 0 for ever\n"
+	     "  -h, --help; --version\n\n"
+	     "Each verb has its own options: see ufdctl(1) and ufdctl-VERB(1).");
+	return EXIT_DONE;
+}
+
+static bool parse_json_style(const char *text, enum json_style *ret)
+{
+	if (!text)
+		*ret = isatty(1) ? JSON_PRETTY : JSON_SHORT;
+	else if (strcmp(text, "pretty") == 0)
+		*ret = JSON_PRETTY;
+	else if (strcmp(text, "short") == 0)
+		*ret = JSON_SHORT;
+	else if (strcmp(text, "off") == 0)
+		*ret = JSON_OFF;
+	else
+		return false;
+	return true;
+}
+
+/* Shared options may stand before the verb and after it: they are taken out of @argv wherever they
+ * are. */
+static int take_shared(struct session *session, int *argc, char **argv)
+{
+	int n = 1;
+
+	for (int i = 1; i < *argc; i++) {
+		char *word = argv[i];
+		uint64_t seconds;
+
+		if (strcmp(word, "--") == 0) {
+			while (i < *argc)
+				argv[n++] = argv[i++];
+		} else if (strcmp(word, "-j") == 0 || strcmp(word, "--json") == 0) {
+			(void)parse_json_style(NULL, &session->json);
+		} else if (strncmp(word, "--json=", 7) == 0) {
+			if (!parse_json_style(word + 7, &session->json))
+				return session_usage("--json is pretty, short or off, not '%s'",
+						     word + 7);
+		} else if (strcmp(word, "--bytes") == 0) {
+			session->with_bytes = true;
+		} else if (strcmp(word, "--no-legend") == 0) {
+			session->no_legend = true;
+		} else if (strcmp(word, "-q") == 0 || strcmp(word, "--quiet") == 0) {
+			session->is_quiet = true;
+		} else if (strncmp(word, "--socket=", 9) == 0) {
+			session->socket_path = word + 9;
+		} else if (strcmp(word, "--socket") == 0 && i + 1 < *argc) {
+			session->socket_path = argv[++i];
+		} else if (strcmp(word, "--timeout") == 0 || strncmp(word, "--timeout=", 10) == 0) {
+			const char *text = word[9] ? word + 10 : (i + 1 < *argc ? argv[++i] : "");
+
+			if (!number_parse(text, &seconds))
+				return session_usage("--timeout wants seconds, not '%s'", text);
+			session->timeout_ns = seconds * NSEC_PER_SEC;
+		} else {
+			argv[n++] = word;
+		}
+	}
+	*argc = n;
+	argv[n] = NULL;
+	return EXIT_DONE;
+}
+
+static const struct verb *find_verb(int argc, char **argv, int *ret_n_words)
+{
+	for (size_t i = 0; i < N_VERBS; i++) {
+		bool has_object = verbs[i].object != NULL;
+
+		if (argc < (has_object ? 3 : 2))
+			continue;
+		if (has_object && strcmp(argv[1], verbs[i].object))
+			continue;
+		if (strcmp(argv[has_object ? 2 : 1], verbs[i].name))
+			continue;
+		*ret_n_words = has_object ? 2 : 1;
+		return &verbs[i];
+	}
+	return NULL;
+}
+
+static int unknown_verb(int argc, char **argv)
+{
+	for (size_t i = 0; i < N_VERBS; i++)
+		if (verbs[i].object && strcmp(verbs[i].object, argv[1]) == 0)
+			return argc > 2 ? session_usage("'%s' has no verb '%s'", argv[1], argv[2])
+					: session_usage("'%s' wants a verb", argv[1]);
+	return session_usage("unknown verb '%s'", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	struct session session = { .timeout_ns = 60 * NSEC_PER_SEC };
+	const struct verb *verb;
+	int n_words = 0, status;
+
+	signal(SIGPIPE, SIG_IGN);
+	session.socket_path = getenv("UFD_SOCKET");
+	if (!session.socket_path)
+		session.socket_path = "/run/ufd/io.ufd.manager";
+	status = take_shared(&session, &argc, argv);
+	if (status)
+		return status;
+	if (argc < 2)
+		return session_usage("what shall I do?");
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+		return print_help();
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("ufdctl " UFD_VERSION);
+		return EXIT_DONE;
+	}
+	verb = find_verb(argc, argv, &n_words);
+	if (!verb)
+		return unknown_verb(argc, argv);
+	status = verb->run(&session, argc - n_words, argv + n_words);
+	session_done(&session);
+	return status;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What ufdctl can do: one table behind parsing, --help, completion and tests/check. */
+#pragma once
+
+#include "session.h"
+
+struct verb {
+	const char *object;    /* "guest"; NULL for verbs of their own */
+	const char *name;      /* NULL in objects that have no verb (restore) */
+	const char *arguments; /* for --help */
+	const char *help;
+	int (*run)(struct session *session, int argc, char **argv); /* argv[0] is the verb */
+};
+
+int cmd_status(struct session *session, int argc, char **argv);
+int cmd_version(struct session *session, int argc, char **argv);
+int cmd_call(struct session *session, int argc, char **argv);
+int cmd_events(struct session *session, int argc, char **argv);
+int cmd_guest_list(struct session *session, int argc, char **argv);
+int cmd_guest_show(struct session *session, int argc, char **argv);
+int cmd_guest_attach(struct session *session, int argc, char **argv);
+int cmd_guest_detach(struct session *session, int argc, char **argv);
+int cmd_guest_prefetch(struct session *session, int argc, char **argv);
+int cmd_snapshot_save(struct session *session, int argc, char **argv);
+int cmd_restore(struct session *session, int argc, char **argv);
