@@ -381,9 +381,11 @@ struct daemon *daemon_free(struct daemon *daemon)
 {
 	if (!daemon)
 		return NULL;
-	if (daemon->registry)
-		registry_set_listener(daemon->registry, NULL, NULL);
 	jobs_free(daemon->jobs);
+	if (daemon->registry) {
+		registry_set_listener(daemon->registry, NULL, NULL);
+		registry_stop(daemon->registry);
+	}
 	control_free(daemon->control);
 	registry_free(daemon->registry);
 	for (size_t i = 0; i < N_SIGNALS; i++)

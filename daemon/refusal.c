@@ -22,8 +22,8 @@ static void refusal_fill(struct refusal *refusal, const char *error, json_t *par
 	json_object_set_new(refusal->parameters, "message", json_string(text));
 }
 
-int refusal_set(struct refusal *refusal, const char *error, json_t *parameters,
-		const char *message, ...)
+int refusal_set(struct refusal *refusal, const char *error, json_t *parameters, const char *message,
+		...)
 {
 	va_list arguments;
 

@@ -22,8 +22,8 @@ struct refusal {
  * A refusal that was set before keeps its first words.
  * Context: any; allocates. Return: always -ECANCELED.
  */
-int refusal_set(struct refusal *refusal, const char *error, json_t *parameters,
-		const char *message, ...) __attribute__((format(printf, 4, 5)));
+int refusal_set(struct refusal *refusal, const char *error, json_t *parameters, const char *message,
+		...) __attribute__((format(printf, 4, 5)));
 
 /* io.ufd.manager.SystemError from a negative errno. Return: always -ECANCELED. */
 int refusal_set_errno(struct refusal *refusal, int error, const char *message, ...)

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +21,11 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "job.h"
+#include "kernel/pidfd.h"
 #include "log-ids.h"
 #include "log.h"
-#include "refusal.h"
 
-#define RETRY_US   5000 /* until the lock is tried again */
-#define TURN_NS	   (20 * NSEC_PER_MSEC)
-#define BETWEEN_NS NSEC_PER_MSEC
+#define RETRY_US 5000 /* until the lock is tried again */
 
 struct registry {
 	struct event_base *base;
@@ -36,8 +35,7 @@ struct registry {
 	LIST_HEAD(, registration) registration_list;
 	registry_event_fn on_event;
 	void *userdata;
-	pthread_mutex_t lock;
-	struct ufd_pager *engine;   /* owned; under the lock */
+	struct paging_engine engine;
 	struct event *engine_event; /* owned */
 	struct event *retry_timer;  /* owned */
 };
@@ -100,7 +98,7 @@ static void tell_now(struct registration *registration, const char *kind, const 
 {
 	registry_tell(registration->registry, &(struct registry_event){
 						      .kind = kind,
-						      .guest = registration->name,
+						      .guest = registration->paging.name,
 						      .message = message,
 						      .time_ns = wall_ns(clock_now_ns()),
 					      });
@@ -126,13 +124,13 @@ static void on_engine_event(struct ufd_pager_guest *guest, const struct ufd_even
 	else
 		snprintf(text, sizeof(text), form->text, (long long)event->value);
 	LOG_AT(form->level, LOG_SWITCH_DATA,
-	       LOG_FIELDS(.guest = registration->name, .memory = event->memory,
+	       LOG_FIELDS(.guest = registration->paging.name, .memory = event->memory,
 			  .message_id = form->message_id),
 	       "%s (offset 0x%llx)", text, (unsigned long long)event->offset);
 	if (form->kind)
 		registry_tell(registration->registry, &(struct registry_event){
 							      .kind = form->kind,
-							      .guest = registration->name,
+							      .guest = registration->paging.name,
 							      .memory = event->memory,
 							      .offset_bytes = event->offset,
 							      .message = text,
@@ -145,49 +143,27 @@ static void on_engine(evutil_socket_t fd, short what, void *userdata)
 	const struct timeval soon = { .tv_usec = RETRY_US };
 	struct registry *registry = userdata;
 
-	if (pthread_mutex_trylock(&registry->lock) != 0) {
+	if (pthread_mutex_trylock(&registry->engine.lock) != 0) {
 		event_del(registry->engine_event);
 		event_add(registry->retry_timer, &soon);
 		return;
 	}
-	ufd_pager_dispatch(registry->engine);
-	pthread_mutex_unlock(&registry->lock);
+	ufd_pager_dispatch(registry->engine.pager);
+	pthread_mutex_unlock(&registry->engine.lock);
 	event_add(registry->engine_event, NULL);
-}
-
-void registration_take_down(struct registration *registration)
-{
-	struct registration_mapper *mappers;
-	size_t n_mappers;
-
-	registry_lock(registration->registry);
-	registration->engine = ufd_pager_guest_free(registration->engine);
-	mappers = TAKE_PTR(registration->mappers);
-	n_mappers = registration->n_mappers;
-	registration->n_mappers = 0;
-	registry_unlock(registration->registry);
-
-	/* the processes' own copies go while ours is still open: nobody reads zeros in between */
-	for (size_t i = 0; i < n_mappers; i++) {
-		_cleanup_(refusal_done) struct refusal refusal = {};
-		struct process_opts opts = PROCESS_OPTS_DEFAULT;
-
-		if (mappers[i].attachment.uffd >= 0 &&
-		    process_detach(&mappers[i].attachment, &opts, &refusal) < 0)
-			log_warning(
-				LOG_FIELDS(.guest = registration->name),
-				"process %d keeps its copy of the userfaultfd: %s", mappers[i].pid,
-				json_string_value(json_object_get(refusal.parameters, "message")));
-		process_attachment_done(&mappers[i].attachment);
-	}
-	free(mappers);
 }
 
 /* The name is free again; the registry's reference goes. */
 static void registration_remove(struct registration *registration)
 {
+	struct registry_waiter *waiter;
+
 	LIST_REMOVE(registration, registration_link);
 	registration->registry->n_registrations--;
+	while ((waiter = LIST_FIRST(&registration->waiter_list))) {
+		registry_waiter_cancel(waiter);
+		waiter->on_free(waiter);
+	}
 	registration_unref(registration);
 }
 
@@ -204,14 +180,14 @@ int registry_new(struct registry **ret, struct event_base *base, size_t n_most)
 	registry->base = base;
 	registry->n_most = n_most;
 	LIST_INIT(&registry->registration_list);
-	pthread_mutex_init(&registry->lock, NULL);
+	pthread_mutex_init(&registry->engine.lock, NULL);
 	r = jobs_new(&registry->jobs, base, UINT_MAX);
 	if (r < 0)
 		return r;
-	r = ufd_pager_new(&registry->engine, &opts);
+	r = ufd_pager_new(&registry->engine.pager, &opts);
 	if (r < 0)
 		return r;
-	registry->engine_event = event_new(base, ufd_pager_fd(registry->engine),
+	registry->engine_event = event_new(base, ufd_pager_fd(registry->engine.pager),
 					   EV_READ | EV_PERSIST, on_engine, registry);
 	registry->retry_timer = evtimer_new(base, on_engine, registry);
 	if (!registry->engine_event || !registry->retry_timer ||
@@ -221,6 +197,11 @@ int registry_new(struct registry **ret, struct event_base *base, size_t n_most)
 	return 0;
 }
 
+void registry_stop(struct registry *registry)
+{
+	registry->jobs = jobs_free(registry->jobs);
+}
+
 struct registry *registry_free(struct registry *registry)
 {
 	struct registration *registration;
@@ -228,17 +209,17 @@ struct registry *registry_free(struct registry *registry)
 	if (!registry)
 		return NULL;
 	registry->on_event = NULL;
-	jobs_free(registry->jobs);
+	registry_stop(registry);
 	while ((registration = LIST_FIRST(&registry->registration_list))) {
-		registration_take_down(registration);
+		paging_take_down(&registration->paging);
 		registration_remove(registration);
 	}
 	if (registry->engine_event)
 		event_free(registry->engine_event);
 	if (registry->retry_timer)
 		event_free(registry->retry_timer);
-	ufd_pager_free(registry->engine);
-	pthread_mutex_destroy(&registry->lock);
+	ufd_pager_free(registry->engine.pager);
+	pthread_mutex_destroy(&registry->engine.lock);
 	free(registry);
 	return NULL;
 }
@@ -249,32 +230,12 @@ void registry_set_listener(struct registry *registry, registry_event_fn on_event
 	registry->userdata = userdata;
 }
 
-void registry_lock(struct registry *registry)
-{
-	pthread_mutex_lock(&registry->lock);
-}
-
-void registry_unlock(struct registry *registry)
-{
-	pthread_mutex_unlock(&registry->lock);
-}
-
-bool registry_try_lock(struct registry *registry)
-{
-	return pthread_mutex_trylock(&registry->lock) == 0;
-}
-
-struct ufd_pager *registry_engine(struct registry *registry)
-{
-	return registry->engine;
-}
-
 static struct registration *find_any(struct registry *registry, const char *name)
 {
 	struct registration *registration;
 
 	LIST_FOREACH(registration, &registry->registration_list, registration_link)
-	if (strcmp(registration->name, name) == 0)
+	if (strcmp(registration->paging.name, name) == 0)
 		return registration;
 	return NULL;
 }
@@ -291,10 +252,14 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 	registration = calloc(1, sizeof(*registration));
 	if (!registration)
 		return -ENOMEM;
-	snprintf(registration->name, sizeof(registration->name), "%s", name);
+	snprintf(registration->paging.name, sizeof(registration->paging.name), "%s", name);
 	registration->registry = registry;
-	registration->settings = *settings;
+	registration->paging.settings = *settings;
+	registration->paging.engine = &registry->engine;
+	registration->paging.userdata = registration;
 	registration->owner = owner;
+	registration->pidfd = -EBADF;
+	LIST_INIT(&registration->waiter_list);
 	registration->n_refs = 2; /* the list's and the caller's */
 	LIST_INSERT_HEAD(&registry->registration_list, registration, registration_link);
 	registry->n_registrations++;
@@ -302,14 +267,36 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 	return 0;
 }
 
-void registration_commit(struct registration *registration, pid_t pid, uid_t owner)
+bool registry_wait(struct registry *registry, const char *name, struct registry_waiter *waiter)
+{
+	struct registration *registration = find_any(registry, name);
+
+	if (!registration || registration->state == REGISTRATION_ARRIVING)
+		return false;
+	if (registration->state == REGISTRATION_SERVING && registration->pidfd >= 0 &&
+	    pidfd_is_alive(registration->pidfd))
+		return false;
+	LIST_INSERT_HEAD(&registration->waiter_list, waiter, waiter_link);
+	waiter->is_waiting = true;
+	return true;
+}
+
+void registry_waiter_cancel(struct registry_waiter *waiter)
+{
+	if (waiter->is_waiting)
+		LIST_REMOVE(waiter, waiter_link);
+	waiter->is_waiting = false;
+}
+
+void registration_commit(struct registration *registration, pid_t pid, int pidfd, uid_t owner)
 {
 	registration->pid = pid;
+	registration->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
 	registration->owner = owner;
 	registration->state = REGISTRATION_SERVING;
-	registration->shown = registration->engine;
+	registration->shown = registration->paging.guest;
 	registration->attached_ns = wall_ns(clock_now_ns());
-	log_info(LOG_FIELDS(.guest = registration->name, .message_id = LOG_ID_ATTACHED),
+	log_info(LOG_FIELDS(.guest = registration->paging.name, .message_id = LOG_ID_ATTACHED),
 		 "process %d is attached", registration->pid);
 	tell_now(registration, "attached", "attached");
 	if (registration->has_ended)
@@ -326,12 +313,8 @@ struct registration *registration_unref(struct registration *registration)
 {
 	if (!registration || --registration->n_refs)
 		return NULL;
-	for (size_t i = 0; i < registration->n_memories; i++)
-		free(registration->memories[i].source);
-	for (size_t i = 0; i < registration->n_mappers; i++)
-		process_attachment_done(&registration->mappers[i].attachment);
-	free(registration->memories);
-	free(registration->mappers);
+	paging_done(&registration->paging);
+	closep(&registration->pidfd);
 	free(registration);
 	return NULL;
 }
@@ -351,14 +334,6 @@ struct registration *registry_find(struct registry *registry, const char *name)
 	struct registration *registration = find_any(registry, name);
 
 	return registration && registration->state == REGISTRATION_SERVING ? registration : NULL;
-}
-
-struct registration_memory *registration_memory(struct registration *registration, const char *name)
-{
-	for (size_t i = 0; i < registration->n_memories; i++)
-		if (strcmp(registration->memories[i].name, name) == 0)
-			return &registration->memories[i];
-	return NULL;
 }
 
 size_t registry_collect(struct registry *registry, struct registration ***ret)
@@ -402,7 +377,7 @@ struct retirement {
 
 static void retirement_run(struct job *job, void *data)
 {
-	registration_take_down(((struct retirement *)data)->registration);
+	paging_take_down(&((struct retirement *)data)->registration->paging);
 }
 
 static void retirement_done(void *data)
@@ -410,7 +385,7 @@ static void retirement_done(void *data)
 	struct retirement *retirement = data;
 	struct registration *registration = retirement->registration;
 
-	log_info(LOG_FIELDS(.guest = registration->name,
+	log_info(LOG_FIELDS(.guest = registration->paging.name,
 			    .message_id = registration->has_ended ? LOG_ID_ENDED : LOG_ID_DETACHED),
 		 "%s", retirement->kind);
 	registration_remove(registration);
@@ -441,7 +416,7 @@ bool registration_retire(struct registration *registration, const char *kind,
 		r = job_start(registration->registry->jobs, &ops, 0, retirement, NULL);
 	}
 	if (r < 0) {
-		log_error(LOG_FIELDS(.guest = registration->name, .error = r),
+		log_error(LOG_FIELDS(.guest = registration->paging.name, .error = r),
 			  "no thread to take the guest down");
 		if (retirement)
 			registration_unref(registration);
@@ -455,7 +430,7 @@ bool registration_retire(struct registration *registration, const char *kind,
 
 void registration_abandon(struct registration *registration)
 {
-	if (!registration->engine) {
+	if (!registration->paging.guest) {
 		registration_remove(registration);
 		return;
 	}
@@ -464,28 +439,6 @@ void registration_abandon(struct registration *registration)
 }
 
 /* ---- filling up ---- */
-
-int registration_finish(struct registration *registration, uint64_t deadline_ns,
-			bool (*is_cancelled)(void *userdata), void *userdata)
-{
-	const struct timespec between = { .tv_nsec = (long)BETWEEN_NS };
-
-	for (;;) {
-		int r = -ESRCH;
-
-		registry_lock(registration->registry);
-		if (registration->engine)
-			r = ufd_pager_guest_finish(registration->engine, TURN_NS);
-		registry_unlock(registration->registry);
-		if (r != -ETIMEDOUT)
-			return r;
-		if (is_cancelled && is_cancelled(userdata))
-			return -ECANCELED;
-		if (deadline_ns && clock_now_ns() >= deadline_ns)
-			return -ETIMEDOUT;
-		nanosleep(&between, NULL); /* somebody else's turn */
-	}
-}
 
 struct drain {
 	struct registration **registrations; /* owned; references */
@@ -501,8 +454,7 @@ static void drain_run(struct job *job, void *data)
 	struct drain *drain = data;
 
 	for (size_t i = 0; i < drain->n_registrations; i++) {
-		int r = registration_finish(drain->registrations[i], drain->deadline_ns, NULL,
-					    NULL);
+		int r = paging_finish(&drain->registrations[i]->paging, drain->deadline_ns);
 
 		drain->n_left += r < 0 && r != -ESRCH;
 	}

@@ -2,21 +2,16 @@
 /* The guests by name, and the engine that serves them. */
 #pragma once
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/types.h>
 
-#include <ufd/pager.h>
-
-#include "attach/process.h"
+#include "attach/paging.h"
 #include "base/cleanup.h"
-#include "settings.h"
 
 struct event_base;
-struct jobs;
 struct registry;
 
 /*
@@ -31,50 +26,31 @@ enum registration_state {
 	REGISTRATION_LEAVING,
 };
 
-/* Readable. */
-struct registration_memory {
-	char name[UFD_NAME_BYTES];
-	char *source;	     /* owned; SPEC as the client gave it */
-	uint64_t base_bytes; /* where the engine's memory begins, in the client's offsets */
-	uint64_t length_bytes;
-	uint64_t page_bytes;
-	uint32_t kind;	 /* enum ufd_memory_kind */
-	uint32_t number; /* the engine's */
+/* Somebody who wants the name. Embedded by him; zero is not waiting. */
+struct registry_waiter {
+	LIST_ENTRY(registry_waiter) waiter_link;
+	bool is_waiting;
+	void (*on_free)(struct registry_waiter *waiter);
 };
 
-/* Readable. A process that maps the guest's memory. */
-struct registration_mapper {
-	pid_t pid;
-	uint32_t number; /* the engine's */
-	struct process_attachment
-		attachment; /* owned; none if the process handed its uffd over itself */
-};
-
-/*
- * Shared. Fields of the first group are fixed at the beginning, those of the second belong to the
- * loop, those of the third to whoever holds registry_lock().
- */
+/* Shared. Fixed at the beginning; then the loop's own; then what jobs work on. */
 struct registration {
 	struct registry *registry;
-	char name[UFD_NAME_BYTES];
-	struct settings settings;
 	bool is_process; /* front end `process`, else `client` */
 	char qmp[108];	 /* "" if there is none */
 
 	LIST_ENTRY(registration) registration_link;
+	LIST_HEAD(, registry_waiter) waiter_list;
 	unsigned int n_refs;
 	enum registration_state state;
 	uid_t owner;		       /* set by commit, before that the caller */
 	pid_t pid;		       /* the first process */
+	int pidfd;		       /* owned; of it */
 	uint64_t attached_ns;	       /* CLOCK_REALTIME */
 	bool has_ended;		       /* its last process did, while it was arriving */
 	struct ufd_pager_guest *shown; /* the engine's guest while serving; for its counters only */
 
-	struct ufd_pager_guest *engine;	      /* owned; NULL before and after */
-	struct registration_memory *memories; /* owned */
-	size_t n_memories;
-	struct registration_mapper *mappers; /* owned */
-	size_t n_mappers;
+	struct paging paging; /* see there; its userdata is the registration */
 };
 
 /* Readable; see Event in io.ufd.manager. */
@@ -103,17 +79,14 @@ int registry_new(struct registry **ret, struct event_base *base, size_t n_most);
 
 /* Takes every guest down; call registry_drain() before if their processes are to live. Blocks. */
 struct registry *registry_free(struct registry *registry);
+
+/* Wait for every thread of the registry's own and hear what it has to say. Before control_free().
+ * Blocks. */
+void registry_stop(struct registry *registry);
 DEFINE_CLEANUP(struct registry, registry_free)
 
 /* @on_event is called on the loop. NULL: nobody listens. */
 void registry_set_listener(struct registry *registry, registry_event_fn on_event, void *userdata);
-
-/* The engine takes calls of one thread at a time: job threads wait for their turn. Context: job. */
-void registry_lock(struct registry *registry);
-void registry_unlock(struct registry *registry);
-/* For the loop, which must not wait. */
-bool registry_try_lock(struct registry *registry);
-struct ufd_pager *registry_engine(struct registry *registry);
 
 /**
  * registry_arrive() - take a name
@@ -123,14 +96,17 @@ struct ufd_pager *registry_engine(struct registry *registry);
 int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 		    const struct settings *settings, struct registration **ret);
 
-/* The job has filled the third group in: it serves from now on. */
-void registration_commit(struct registration *registration, pid_t pid, uid_t owner);
-
-/*
- * Free the engine's guest, then let its processes go: what a job does that failed half-way.
- * Context: job, without the lock; blocks, for seconds if a process must be traced.
+/**
+ * registry_wait() - be called when a name is free again
+ *
+ * Only a guest that is leaving, or whose first process has ended without anybody having noticed
+ * yet, is worth waiting for. Return: false if there is nothing to wait for; then nothing happens.
  */
-void registration_take_down(struct registration *registration);
+bool registry_wait(struct registry *registry, const char *name, struct registry_waiter *waiter);
+void registry_waiter_cancel(struct registry_waiter *waiter);
+
+/* The job has filled the third group in: it serves from now on. @pidfd is borrowed. */
+void registration_commit(struct registration *registration, pid_t pid, int pidfd, uid_t owner);
 
 /* It does not come after all: what the job has done, if anything, is undone, and the name freed. */
 void registration_abandon(struct registration *registration);
@@ -157,10 +133,6 @@ struct registration *registry_next(struct registry *registry, struct registratio
 /* All that serve. @ret: owned array of references; NULL without memory. */
 size_t registry_collect(struct registry *registry, struct registration ***ret);
 
-/* By the name clients use; with the lock held. NULL if there is none. */
-struct registration_memory *registration_memory(struct registration *registration,
-						const char *name);
-
 struct registry_totals registry_totals(struct registry *registry);
 
 /**
@@ -170,12 +142,3 @@ struct registry_totals registry_totals(struct registry *registry);
  */
 void registry_drain(struct registry *registry, uint64_t timeout_ns,
 		    void (*done)(void *userdata, size_t n_left), void *userdata);
-
-/**
- * registration_finish() - fill what is absent, in small turns of the engine
- *
- * Context: job; blocks. Return: 0, -ETIMEDOUT, -ESRCH (it ended or was detached), -ECANCELED
- * (@is_cancelled said so).
- */
-int registration_finish(struct registration *registration, uint64_t deadline_ns,
-			bool (*is_cancelled)(void *userdata), void *userdata);

@@ -10,35 +10,33 @@
 
 #define MAX_PIDS 64
 
-static int new_engine_guest(struct registration *registration, struct refusal *refusal)
+static int new_engine_guest(struct paging *paging, struct refusal *refusal)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
 	int r;
 
-	settings_to_opts(&registration->settings, &opts);
-	opts.other_mappers = registration->settings.other_mappers == SETTINGS_OTHERS_EAGER
+	settings_to_opts(&paging->settings, &opts);
+	opts.other_mappers = paging->settings.other_mappers == SETTINGS_OTHERS_EAGER
 				     ? UFD_OTHERS_EAGER
 				     : UFD_OTHERS_REFUSE;
-	r = ufd_pager_guest_new(registry_engine(registration->registry), &registration->engine,
-				registration->name, &opts);
+	r = ufd_pager_guest_new(paging->engine->pager, &paging->guest, paging->name, &opts);
 	if (r < 0)
-		return refusal_set_errno(refusal, r, "guest `%s`: %s", registration->name,
-					 strerror(-r));
-	ufd_pager_guest_set_userdata(registration->engine, registration);
+		return refusal_set_errno(refusal, r, "guest `%s`: %s", paging->name, strerror(-r));
+	ufd_pager_guest_set_userdata(paging->guest, paging->userdata);
 	return 0;
 }
 
 /* Say which processes stand in the way of which memory. */
-static int refuse_others(struct registration *registration, struct refusal *refusal)
+static int refuse_others(struct paging *paging, struct refusal *refusal)
 {
-	for (size_t i = 0; i < registration->n_memories; i++) {
-		const struct registration_memory *memory = &registration->memories[i];
+	for (size_t i = 0; i < paging->n_memories; i++) {
+		const struct paging_memory *memory = &paging->memories[i];
 		pid_t pids[MAX_PIDS];
 		json_t *list;
 		size_t n = 0;
 
-		if (ufd_pager_guest_other_mappers(registration->engine, memory->number, pids,
-						  MAX_PIDS, &n) < 0 ||
+		if (ufd_pager_guest_other_mappers(paging->guest, memory->number, pids, MAX_PIDS,
+						  &n) < 0 ||
 		    n == 0)
 			continue;
 		list = json_array();
@@ -55,40 +53,38 @@ static int refuse_others(struct registration *registration, struct refusal *refu
 	return refusal_set_errno(refusal, -EUSERS, "other processes mapped a memory for a moment");
 }
 
-static int start(struct registration *registration, struct refusal *refusal)
+static int start(struct paging *paging, struct refusal *refusal)
 {
-	int r = ufd_pager_guest_start(registration->engine);
+	int r = ufd_pager_guest_start(paging->guest);
 
 	if (r == -EUSERS)
-		return refuse_others(registration, refusal);
+		return refuse_others(paging, refusal);
 	if (r < 0)
-		return refusal_set_errno(refusal, r, "guest `%s` cannot start: %s",
-					 registration->name, strerror(-r));
+		return refusal_set_errno(refusal, r, "guest `%s` cannot start: %s", paging->name,
+					 strerror(-r));
 	return 0;
 }
 
-int arrival_begin(struct registration *registration, const struct plan *plan,
-		  const struct plan_mapper *mapper, const struct arrival_rights *rights,
-		  struct refusal *refusal)
+int arrival_begin(struct paging *paging, const struct plan *plan, const struct plan_mapper *mapper,
+		  const struct arrival_rights *rights, struct refusal *refusal)
 {
-	struct registry *registry = registration->registry;
 	int r;
 
-	registry_lock(registry);
-	r = new_engine_guest(registration, refusal);
+	paging_lock(paging);
+	r = new_engine_guest(paging, refusal);
 	if (r == 0)
-		r = plan_apply(plan, registration, mapper, refusal);
-	registry_unlock(registry);
+		r = plan_apply(plan, paging, mapper, refusal);
+	paging_unlock(paging);
 
-	if (r == 0 && registration->settings.other_mappers == SETTINGS_OTHERS_ATTACH)
-		r = others_attach(registration, plan, rights, refusal);
+	if (r == 0 && paging->settings.other_mappers == SETTINGS_OTHERS_ATTACH)
+		r = others_attach(paging, plan, rights, refusal);
 
 	if (r == 0) {
-		registry_lock(registry);
-		r = start(registration, refusal);
-		registry_unlock(registry);
+		paging_lock(paging);
+		r = start(paging, refusal);
+		paging_unlock(paging);
 	}
 	if (r < 0)
-		registration_take_down(registration);
+		paging_take_down(paging);
 	return r;
 }

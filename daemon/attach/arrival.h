@@ -17,11 +17,10 @@ struct arrival_rights {
 };
 
 /**
- * arrival_begin() - an engine guest for a registration, carrying out a plan
+ * arrival_begin() - an engine guest for a paging, carrying out a plan
  *
- * After a failure registration->engine is NULL, and the processes are as they were.
+ * After a failure paging->guest is NULL, and the processes are as they were.
  * Context: job, without the lock; blocks. Return: 0, or -ECANCELED with @refusal set.
  */
-int arrival_begin(struct registration *registration, const struct plan *plan,
-		  const struct plan_mapper *mapper, const struct arrival_rights *rights,
-		  struct refusal *refusal);
+int arrival_begin(struct paging *paging, const struct plan *plan, const struct plan_mapper *mapper,
+		  const struct arrival_rights *rights, struct refusal *refusal);

@@ -204,7 +204,7 @@ static int attach_through_monitor(struct bring_target *target, struct process_op
 	return r;
 }
 
-int bring(struct registration *registration, struct bring_target *target, const struct plan *plan,
+int bring(struct paging *paging, struct bring_target *target, const struct plan *plan,
 	  const struct arrival_rights *rights, struct refusal *refusal)
 {
 	_cleanup_(process_attachment_done) struct process_attachment attachment =
@@ -213,7 +213,7 @@ int bring(struct registration *registration, struct bring_target *target, const 
 	struct plan_mapper mapper = { .pid = target->pid, .pagemap = -1 };
 	int r;
 
-	opts.is_wp_sync = registration->settings.track == UFD_TRACK_WP;
+	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
 	opts.pidfd = target->pidfd;
 	if (target->qmp)
 		r = attach_through_monitor(target, &opts, &attachment, refusal);
@@ -223,19 +223,15 @@ int bring(struct registration *registration, struct bring_target *target, const 
 		return r;
 	mapper.pidfd = attachment.pidfd;
 	mapper.uffd = attachment.uffd;
-	r = arrival_begin(registration, plan, &mapper, rights, refusal);
+	r = arrival_begin(paging, plan, &mapper, rights, refusal);
 	if (r < 0) {
 		_cleanup_(refusal_done) struct refusal ignored = {};
 
 		process_detach(&attachment, &opts, &ignored);
 		return r;
 	}
-	registry_lock(registration->registry);
-	for (size_t i = 0; i < registration->n_mappers; i++)
-		if (registration->mappers[i].pid == attachment.pid) {
-			registration->mappers[i].attachment = attachment;
-			attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
-		}
-	registry_unlock(registration->registry);
+	paging_lock(paging);
+	paging_keep_attachment(paging, &attachment);
+	paging_unlock(paging);
 	return 0;
 }

@@ -52,5 +52,5 @@ int bring_plan_add(struct plan *plan, const struct process_memory *memory, const
  *
  * After a failure the process is as it was. Context: job; blocks. Return: 0, or -ECANCELED.
  */
-int bring(struct registration *registration, struct bring_target *target, const struct plan *plan,
+int bring(struct paging *paging, struct bring_target *target, const struct plan *plan,
 	  const struct arrival_rights *rights, struct refusal *refusal);

@@ -97,7 +97,7 @@ static int set_kind(const json_t *region, json_int_t address, struct plan_memory
 {
 	bool is_private = json_is_true(json_object_get(region, "private"));
 	struct backing_info info;
-	json_int_t index, page_bytes;
+	json_int_t index = -1, page_bytes;
 	int r;
 
 	if (memory->backing < 0) {

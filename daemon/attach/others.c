@@ -13,10 +13,10 @@
 #include "refusal.h"
 
 /* One of the first @n_mappers? */
-static bool is_mapper(const struct registration *registration, size_t n_mappers, pid_t pid)
+static bool is_mapper(const struct paging *paging, size_t n_mappers, pid_t pid)
 {
 	for (size_t i = 0; i < n_mappers; i++)
-		if (registration->mappers[i].pid == pid)
+		if (paging->mappers[i].pid == pid)
 			return true;
 	return false;
 }
@@ -51,18 +51,7 @@ static int plan_of_process(const struct plan_memory *memory, const struct proc_m
 	return 0;
 }
 
-/* The attachment belongs to the registration's mapper from here on. */
-static void keep_attachment(struct registration *registration,
-			    struct process_attachment *attachment)
-{
-	for (size_t i = 0; i < registration->n_mappers; i++)
-		if (registration->mappers[i].pid == attachment->pid) {
-			registration->mappers[i].attachment = *attachment;
-			*attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
-		}
-}
-
-static int attach_one(struct registration *registration, const struct plan_memory *memory,
+static int attach_one(struct paging *paging, const struct plan_memory *memory,
 		      const struct proc_maps *maps, pid_t pid, const struct arrival_rights *rights,
 		      struct refusal *refusal)
 {
@@ -81,24 +70,24 @@ static int attach_one(struct registration *registration, const struct plan_memor
 	r = owner_check(pid, rights, refusal);
 	if (r < 0)
 		return r;
-	opts.is_wp_sync = registration->settings.track == UFD_TRACK_WP;
-	if (!is_mapper(registration, registration->n_mappers, pid)) {
+	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
+	if (!is_mapper(paging, paging->n_mappers, pid)) {
 		r = process_attach(pid, &opts, &attachment, refusal);
 		if (r < 0)
 			return r;
 	}
 	mapper.pidfd = attachment.pidfd;
 	mapper.uffd = attachment.uffd;
-	registry_lock(registration->registry);
-	r = plan_apply(&plan, registration, &mapper, refusal);
+	paging_lock(paging);
+	r = plan_apply(&plan, paging, &mapper, refusal);
 	if (attachment.uffd >= 0)
-		keep_attachment(registration, &attachment);
-	registry_unlock(registration->registry);
+		paging_keep_attachment(paging, &attachment);
+	paging_unlock(paging);
 	return r;
 }
 
 /* @n_before: mappers that came with the plan, and whose mappings it lists. */
-static int attach_mappers_of(struct registration *registration, size_t n_before,
+static int attach_mappers_of(struct paging *paging, size_t n_before,
 			     const struct plan_memory *memory, const struct arrival_rights *rights,
 			     struct refusal *refusal)
 {
@@ -116,27 +105,27 @@ static int attach_mappers_of(struct registration *registration, size_t n_before,
 	for (size_t i = 0; i < maps.n_maps; i++) {
 		pid_t pid = maps.maps[i].pid;
 
-		if (pid == before || is_mapper(registration, n_before, pid))
+		if (pid == before || is_mapper(paging, n_before, pid))
 			continue;
 		before = pid;
-		r = attach_one(registration, memory, &maps, pid, rights, refusal);
+		r = attach_one(paging, memory, &maps, pid, rights, refusal);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-int others_attach(struct registration *registration, const struct plan *plan,
+int others_attach(struct paging *paging, const struct plan *plan,
 		  const struct arrival_rights *rights, struct refusal *refusal)
 {
-	size_t n_before = registration->n_mappers;
+	size_t n_before = paging->n_mappers;
 
 	for (size_t i = 0; i < plan->n_memories; i++) {
 		int r;
 
 		if (plan->memories[i].backing < 0)
 			continue;
-		r = attach_mappers_of(registration, n_before, &plan->memories[i], rights, refusal);
+		r = attach_mappers_of(paging, n_before, &plan->memories[i], rights, refusal);
 		if (r < 0)
 			return r;
 	}

@@ -6,7 +6,7 @@
 struct arrival_rights;
 struct plan;
 struct refusal;
-struct registration;
+struct paging;
 
 /**
  * others_attach() - attach to every process that maps a memory of the plan and is no mapper yet
@@ -14,5 +14,5 @@ struct registration;
  * Context: job, without the lock; blocks for seconds a process.
  * Return: 0, or -ECANCELED with @refusal set; those attached so far stay mappers.
  */
-int others_attach(struct registration *registration, const struct plan *plan,
+int others_attach(struct paging *paging, const struct plan *plan,
 		  const struct arrival_rights *rights, struct refusal *refusal);

@@ -188,23 +188,22 @@ int plan_check_maps(const struct plan *plan, pid_t pid, struct refusal *refusal)
 
 /* ---- into the engine ---- */
 
-static int add_memory_record(struct registration *registration, const struct plan_memory *memory,
-			     uint32_t number, struct registration_memory **ret)
+static int add_memory_record(struct paging *paging, const struct plan_memory *memory,
+			     uint32_t number, struct paging_memory **ret)
 {
-	struct registration_memory *memories;
+	struct paging_memory *memories;
 	char *source = strdup(memory->spec);
 
 	if (!source)
 		return -ENOMEM;
-	memories = reallocarray(registration->memories, registration->n_memories + 1,
-				sizeof(*memories));
+	memories = reallocarray(paging->memories, paging->n_memories + 1, sizeof(*memories));
 	if (!memories) {
 		free(source);
 		return -ENOMEM;
 	}
-	registration->memories = memories;
-	memories += registration->n_memories++;
-	*memories = (struct registration_memory){
+	paging->memories = memories;
+	memories += paging->n_memories++;
+	*memories = (struct paging_memory){
 		.source = source,
 		.base_bytes = memory->base_bytes,
 		.length_bytes = memory->end_bytes - memory->base_bytes,
@@ -253,8 +252,8 @@ static int open_source(const struct plan_memory *memory, struct ufd_source **ret
 	return 0;
 }
 
-static int add_memory(const struct plan_memory *memory, struct registration *registration,
-		      struct registration_memory **ret, struct refusal *refusal)
+static int add_memory(const struct plan_memory *memory, struct paging *paging,
+		      struct paging_memory **ret, struct refusal *refusal)
 {
 	UFD_OPTS(ufd_pager_memory_opts, opts, .name = memory->name,
 		 .length = memory->end_bytes - memory->base_bytes, .page_bytes = memory->page_bytes,
@@ -268,26 +267,26 @@ static int add_memory(const struct plan_memory *memory, struct registration *reg
 	if (r < 0)
 		return r;
 	opts.source = source;
-	r = ufd_pager_guest_add_memory(registration->engine, &opts, &number);
+	r = ufd_pager_guest_add_memory(paging->guest, &opts, &number);
 	ufd_source_unref(source);
 	if (r < 0)
 		return refuse_memory(memory, r, refusal);
-	r = add_memory_record(registration, memory, number, ret);
+	r = add_memory_record(paging, memory, number, ret);
 	return r < 0 ? refusal_set_errno(refusal, r, "%s", strerror(-r)) : 0;
 }
 
 /* One that the guest has, and that covers what the plan wants of it; or a new one. */
-static int get_memory(const struct plan_memory *memory, struct registration *registration,
-		      struct registration_memory **ret, struct refusal *refusal)
+static int get_memory(const struct plan_memory *memory, struct paging *paging,
+		      struct paging_memory **ret, struct refusal *refusal)
 {
-	struct registration_memory *known = registration_memory(registration, memory->name);
+	struct paging_memory *known = paging_memory(paging, memory->name);
 
 	if (!known) {
 		if (!memory->spec)
 			return refusal_set(refusal, "io.ufd.guest.BadSource",
 					   json_pack("{s:s}", "source", ""),
 					   "the new memory `%s` needs a source", memory->name);
-		return add_memory(memory, registration, ret, refusal);
+		return add_memory(memory, paging, ret, refusal);
 	}
 	if (known->kind != memory->kind || known->page_bytes != memory->page_bytes)
 		return BAD_REGION(refusal, 0, "memory `%s` is known with another kind or page size",
@@ -304,7 +303,7 @@ static int get_memory(const struct plan_memory *memory, struct registration *reg
 }
 
 static int refuse_mapping(const struct plan_mapping *mapping, const struct plan_mapper *mapper,
-			  const struct registration_memory *memory, int r, uint64_t offset,
+			  const struct paging_memory *memory, int r, uint64_t offset,
 			  struct refusal *refusal)
 {
 	unsigned long long at = mapping->address;
@@ -361,36 +360,35 @@ static int prove_owner(const struct plan_mapping *mapping, const struct plan_map
 			   "the userfaultfd does not belong to process %d", mapper->pid);
 }
 
-static int add_mapper(struct registration *registration, const struct plan_mapper *mapper,
-		      uint32_t *ret_number, bool *ret_is_new, struct refusal *refusal)
+static int add_mapper(struct paging *paging, const struct plan_mapper *mapper, uint32_t *ret_number,
+		      bool *ret_is_new, struct refusal *refusal)
 {
-	struct registration_mapper *mappers;
+	struct paging_mapper *mappers;
 	int r;
 
 	*ret_is_new = false;
-	for (size_t i = 0; i < registration->n_mappers; i++)
-		if (registration->mappers[i].pid == mapper->pid) {
-			*ret_number = registration->mappers[i].number;
+	for (size_t i = 0; i < paging->n_mappers; i++)
+		if (paging->mappers[i].pid == mapper->pid) {
+			*ret_number = paging->mappers[i].number;
 			return 0;
 		}
 	if (mapper->uffd < 0)
 		return refusal_set(refusal, "io.ufd.guest.BadFd", json_pack("{s:i}", "index", -1),
 				   "process %d is new to the guest and must pass its userfaultfd",
 				   mapper->pid);
-	mappers = reallocarray(registration->mappers, registration->n_mappers + 1,
-			       sizeof(*mappers));
+	mappers = reallocarray(paging->mappers, paging->n_mappers + 1, sizeof(*mappers));
 	if (!mappers)
 		return refusal_set_errno(refusal, -ENOMEM, "no memory");
-	registration->mappers = mappers;
-	r = ufd_pager_guest_add_mapper(registration->engine, mapper->uffd, mapper->pidfd,
-				       mapper->pagemap, ret_number);
+	paging->mappers = mappers;
+	r = ufd_pager_guest_add_mapper(paging->guest, mapper->uffd, mapper->pidfd, mapper->pagemap,
+				       ret_number);
 	if (r == -ENOSPC)
 		return refusal_set(refusal, "io.ufd.manager.LimitReached",
 				   json_pack("{s:s}", "limit", "mappers"),
 				   "a guest has at most 8 processes");
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "process %d: %s", mapper->pid, strerror(-r));
-	mappers[registration->n_mappers++] = (struct registration_mapper){
+	mappers[paging->n_mappers++] = (struct paging_mapper){
 		.pid = mapper->pid,
 		.number = *ret_number,
 		.attachment = PROCESS_ATTACHMENT_NONE,
@@ -399,26 +397,26 @@ static int add_mapper(struct registration *registration, const struct plan_mappe
 	return 0;
 }
 
-int plan_apply(const struct plan *plan, struct registration *registration,
-	       const struct plan_mapper *mapper, struct refusal *refusal)
+int plan_apply(const struct plan *plan, struct paging *paging, const struct plan_mapper *mapper,
+	       struct refusal *refusal)
 {
 	bool is_unproved;
 	uint32_t number;
 	int r;
 
-	r = add_mapper(registration, mapper, &number, &is_unproved, refusal);
+	r = add_mapper(paging, mapper, &number, &is_unproved, refusal);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < plan->n_mappings; i++) {
 		const struct plan_mapping *mapping = &plan->mappings[i];
-		struct registration_memory *memory;
+		struct paging_memory *memory = NULL;
 		uint64_t offset = 0;
 
-		r = get_memory(&plan->memories[mapping->memory], registration, &memory, refusal);
+		r = get_memory(&plan->memories[mapping->memory], paging, &memory, refusal);
 		if (r < 0)
 			return r;
 		r = ufd_pager_guest_add_mapping(
-			registration->engine, number, memory->number, mapping->address,
+			paging->guest, number, memory->number, mapping->address,
 			mapping->length_bytes, mapping->offset_bytes - memory->base_bytes, &offset);
 		if (r < 0)
 			return refuse_mapping(mapping, mapper, memory, r, offset, refusal);

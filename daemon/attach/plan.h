@@ -10,7 +10,7 @@
 #include <ufd/pager.h>
 
 #include "base/cleanup.h"
-#include "registry.h"
+#include "attach/paging.h"
 
 struct refusal;
 
@@ -73,13 +73,13 @@ struct plan_mapper {
 
 /**
  * plan_apply() - register everything with the engine
- * @registration: its engine guest exists; memories and mappers are added to its lists
- * @mapper:       one that the registration has already is found by its pid
+ * @paging: its engine guest exists; memories and mappers are added to its lists
+ * @mapper:       one that it has already is found by its pid
  *
  * The uffd is proved to be the process's: the first range registered by it must show in the
  * process's smaps. A failure leaves the engine's guest in need of being freed, or (of a guest that
  * runs) keeps the mappings that were added before.
  * Context: job, with the registry's lock held; blocks. Return: 0, or -ECANCELED with @refusal set.
  */
-int plan_apply(const struct plan *plan, struct registration *registration,
-	       const struct plan_mapper *mapper, struct refusal *refusal);
+int plan_apply(const struct plan *plan, struct paging *paging, const struct plan_mapper *mapper,
+	       struct refusal *refusal);

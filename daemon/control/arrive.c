@@ -4,14 +4,19 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <event2/event.h>
 #include <string.h>
 
 #include "config.h"
 #include "control/call.h"
 #include "control/control.h"
 #include "control/guest-json.h"
+#include "control/method.h"
 #include "refusal.h"
 #include "registry.h"
+
+/* How long a call waits for the guest that had its name before to be gone. */
+#define PATIENCE_SECONDS 5
 
 int arrive_settings(struct control *control, struct call *call, struct settings *ret)
 {
@@ -39,6 +44,77 @@ static bool is_name(const char *name)
 	return true;
 }
 
+static int refuse_existing(const char *name, struct refusal *refusal)
+{
+	return refusal_set(refusal, "io.ufd.guest.GuestExists", json_pack("{s:s}", "name", name),
+			   "guest `%s` exists already", name);
+}
+
+/* ---- names that are about to be free ---- */
+
+struct latecomer {
+	struct registry_waiter waiter;
+	struct control *control;
+	struct call *call;   /* a reference */
+	struct event *timer; /* owned */
+};
+
+static void latecomer_free(struct latecomer *latecomer)
+{
+	registry_waiter_cancel(&latecomer->waiter);
+	if (latecomer->timer)
+		event_free(latecomer->timer);
+	call_unref(latecomer->call);
+	free(latecomer);
+}
+
+static void on_name_free(struct registry_waiter *waiter)
+{
+	struct latecomer *latecomer = (struct latecomer *)waiter;
+
+	call_set_gone(latecomer->call, NULL, NULL);
+	method_run(latecomer->control, latecomer->call);
+	latecomer_free(latecomer);
+}
+
+static void on_call_gone(struct call *call, void *userdata)
+{
+	latecomer_free(userdata);
+}
+
+static void on_patience_ends(evutil_socket_t fd, short what, void *userdata)
+{
+	_cleanup_(refusal_done) struct refusal refusal = {};
+	struct latecomer *latecomer = userdata;
+	const json_t *parameters = latecomer->call->parameters;
+	const char *name = json_string_value(json_object_get(parameters, "name"));
+
+	refuse_existing(name ? name : "", &refusal);
+	call_refuse(latecomer->call, &refusal);
+	latecomer_free(latecomer);
+}
+
+/* Return: true if the method will run again. */
+static bool arrive_later(struct control *control, struct call *call, const char *name)
+{
+	const struct timeval patience = { .tv_sec = PATIENCE_SECONDS };
+	struct latecomer *latecomer = calloc(1, sizeof(*latecomer));
+
+	if (!latecomer)
+		return false;
+	latecomer->control = control;
+	latecomer->call = call_ref(call);
+	latecomer->waiter.on_free = on_name_free;
+	latecomer->timer = evtimer_new(control->base, on_patience_ends, latecomer);
+	if (latecomer->timer && evtimer_add(latecomer->timer, &patience) == 0 &&
+	    registry_wait(control->registry, name, &latecomer->waiter)) {
+		call_set_gone(call, on_call_gone, latecomer);
+		return true;
+	}
+	latecomer_free(latecomer);
+	return false;
+}
+
 int arrive_register(struct control *control, struct call *call, const char *name,
 		    const struct settings *settings, struct registration **ret,
 		    struct refusal *refusal)
@@ -49,10 +125,10 @@ int arrive_register(struct control *control, struct call *call, const char *name
 		return refusal_set(refusal, "org.varlink.service.InvalidParameter",
 				   json_pack("{s:s}", "parameter", "name"), "bad name");
 	r = registry_arrive(control->registry, name, call->peer.uid, settings, ret);
+	if (r == -EEXIST && arrive_later(control, call, name))
+		return 1;
 	if (r == -EEXIST)
-		return refusal_set(refusal, "io.ufd.guest.GuestExists",
-				   json_pack("{s:s}", "name", name), "guest `%s` exists already",
-				   name);
+		return refuse_existing(name, refusal);
 	if (r == -EMFILE)
 		return refusal_set(refusal, "io.ufd.manager.LimitReached",
 				   json_pack("{s:s}", "limit", "guests"),
@@ -60,11 +136,12 @@ int arrive_register(struct control *control, struct call *call, const char *name
 	return r < 0 ? refusal_set_errno(refusal, r, "%s", strerror(-r)) : 0;
 }
 
-void arrive_reply(struct registration *registration, pid_t pid, uid_t owner, struct call *call)
+void arrive_reply(struct registration *registration, pid_t pid, int pidfd, uid_t owner,
+		  struct call *call)
 {
 	_cleanup_(refusal_done) struct refusal refusal = {};
 
-	registration_commit(registration, pid, owner);
+	registration_commit(registration, pid, pidfd, owner);
 	if (registration->shown) {
 		call_reply(call, json_pack("{s:o}", "guest", guest_json(registration)));
 		return;

@@ -26,4 +26,5 @@ int arrive_register(struct control *control, struct call *call, const char *name
 		    struct refusal *refusal);
 
 /* It serves: reply with `guest`. */
-void arrive_reply(struct registration *registration, pid_t pid, uid_t owner, struct call *call);
+void arrive_reply(struct registration *registration, pid_t pid, int pidfd, uid_t owner,
+		  struct call *call);

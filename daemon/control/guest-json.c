@@ -23,17 +23,18 @@ json_t *guest_json(struct registration *registration)
 	UFD_OPTS(ufd_guest_stats, stats);
 
 	ufd_pager_guest_stats(registration->shown, &stats);
-	return json_pack(
-		"{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "name",
-		registration->name, "pid", registration->pid, "uid", (int)registration->owner,
-		"front_end", registration->is_process ? "process" : "client", "state",
-		state_word(&stats), "length_bytes", (json_int_t)stats.length_bytes, "present_bytes",
-		(json_int_t)stats.present_bytes, "absent_bytes", (json_int_t)stats.absent_bytes,
-		"stalled_pages", (json_int_t)stats.stalled_pages, "faults",
-		(json_int_t)(stats.faults_missing + stats.faults_minor + stats.faults_wp),
-		"fault_p50_ns", (json_int_t)stats.fault_p50_ns, "fault_p99_ns",
-		(json_int_t)stats.fault_p99_ns, "attached_ns",
-		(json_int_t)registration->attached_ns);
+	return json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "name", registration->paging.name, "pid", registration->pid, "uid",
+			 (int)registration->owner, "front_end",
+			 registration->is_process ? "process" : "client", "state",
+			 state_word(&stats), "length_bytes", (json_int_t)stats.length_bytes,
+			 "present_bytes", (json_int_t)stats.present_bytes, "absent_bytes",
+			 (json_int_t)stats.absent_bytes, "stalled_pages",
+			 (json_int_t)stats.stalled_pages, "faults",
+			 (json_int_t)(stats.faults_missing + stats.faults_minor + stats.faults_wp),
+			 "fault_p50_ns", (json_int_t)stats.fault_p50_ns, "fault_p99_ns",
+			 (json_int_t)stats.fault_p99_ns, "attached_ns",
+			 (json_int_t)registration->attached_ns);
 }
 
 json_t *guest_counters_json(struct registration *registration)
@@ -68,13 +69,12 @@ json_t *guest_counters_json(struct registration *registration)
 	return json;
 }
 
-static json_t *mappings_json(struct registration *registration,
-			     const struct registration_memory *memory)
+static json_t *mappings_json(struct registration *registration, const struct paging_memory *memory)
 {
 	UFD_OPTS(ufd_mapping_info, info);
 	json_t *mappings = json_array();
 
-	for (uint32_t i = 0; ufd_pager_mapping_info(registration->engine, i, &info) == 0; i++)
+	for (uint32_t i = 0; ufd_pager_mapping_info(registration->paging.guest, i, &info) == 0; i++)
 		if (info.memory == memory->number)
 			json_array_append_new(
 				mappings,
@@ -90,11 +90,11 @@ json_t *guest_memories_json(struct registration *registration)
 	static const char *const kinds[] = { "anon", "shmem", "hugetlb", "private" };
 	json_t *memories = json_array();
 
-	for (size_t i = 0; i < registration->n_memories; i++) {
-		const struct registration_memory *memory = &registration->memories[i];
+	for (size_t i = 0; i < registration->paging.n_memories; i++) {
+		const struct paging_memory *memory = &registration->paging.memories[i];
 		UFD_OPTS(ufd_memory_stats, stats);
 
-		if (ufd_pager_memory_stats(registration->engine, memory->number, &stats) < 0)
+		if (ufd_pager_memory_stats(registration->paging.guest, memory->number, &stats) < 0)
 			continue;
 		json_array_append_new(
 			memories,

@@ -64,19 +64,11 @@ static bool call_check(struct control *control, struct call *call)
 	return true;
 }
 
-void method_dispatch(struct control *control, struct call *call)
+void method_run(struct control *control, struct call *call)
 {
 	_cleanup_(refusal_done) struct refusal refusal = {};
-	int r;
+	int r = call->method->run(control, call, &refusal);
 
-	call->parameters = call->request.parameters ? json_incref(call->request.parameters)
-						    : json_object();
-	if (!call_find(control, call) || !call_check(control, call))
-		return;
-	log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "pid %d, uid %u calls %s with %zu fds",
-		  call->peer.pid, call->peer.uid, call->request.method, call->frame.n_fds);
-
-	r = call->method->run(control, call, &refusal);
 	if (r == 0)
 		return;
 	if (r != -ECANCELED)
@@ -84,4 +76,15 @@ void method_dispatch(struct control *control, struct call *call)
 	log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "%s is answered by %s", call->request.method,
 		  refusal.error);
 	call_refuse(call, &refusal);
+}
+
+void method_dispatch(struct control *control, struct call *call)
+{
+	call->parameters = call->request.parameters ? json_incref(call->request.parameters)
+						    : json_object();
+	if (!call_find(control, call) || !call_check(control, call))
+		return;
+	log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "pid %d, uid %u calls %s with %zu fds",
+		  call->peer.pid, call->peer.uid, call->request.method, call->frame.n_fds);
+	method_run(control, call);
 }

@@ -24,5 +24,8 @@ extern const struct method service_methods[];
 extern const struct method manager_methods[];
 extern const struct method guest_methods[];
 
+/* A call that was found and checked before, again. Context: loop. */
+void method_run(struct control *control, struct call *call);
+
 /* Find, check and run @call. Context: loop. */
 void method_dispatch(struct control *control, struct call *call);

@@ -60,14 +60,14 @@ static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 	if (r < 0)
 		return r;
 	if (work->is_new)
-		return arrival_begin(registration, &work->plan, &work->mapper, &work->rights,
-				     refusal);
-	registry_lock(registration->registry);
-	if (registration->engine)
-		r = plan_apply(&work->plan, registration, &work->mapper, refusal);
+		return arrival_begin(&registration->paging, &work->plan, &work->mapper,
+				     &work->rights, refusal);
+	paging_lock(&registration->paging);
+	if (registration->paging.guest)
+		r = plan_apply(&work->plan, &registration->paging, &work->mapper, refusal);
 	else
-		r = refuse_no_guest(registration->name, refusal);
-	registry_unlock(registration->registry);
+		r = refuse_no_guest(registration->paging.name, refusal);
+	paging_unlock(&registration->paging);
 	return r;
 }
 
@@ -79,7 +79,7 @@ static void hand_over_reply(void *data, struct call *call)
 		call_reply(call, NULL);
 		return;
 	}
-	arrive_reply(work->registration, work->mapper.pid, work->owner, call);
+	arrive_reply(work->registration, work->mapper.pid, work->mapper.pidfd, work->owner, call);
 }
 
 static void hand_over_done(void *data, bool is_kept)
@@ -181,8 +181,8 @@ int method_attach(struct control *control, struct call *call, struct refusal *re
 	r = arrive_register(control, call,
 			    json_string_value(json_object_get(call->parameters, "name")), &settings,
 			    &work->registration, refusal);
-	if (r < 0)
-		return r;
+	if (r != 0)
+		return r < 0 ? r : 0;
 	return call_job_start(control, call, &hand_over_ops, ARRIVE_TIMEOUT_NS, TAKE_PTR(work),
 			      refusal);
 }
@@ -196,7 +196,7 @@ int method_add_regions(struct control *control, struct call *call, struct refusa
 	r = guest_of_call(control, call, &registration, refusal);
 	if (r < 0)
 		return r;
-	r = hand_over_new(control, call, &registration->settings, &work, refusal);
+	r = hand_over_new(control, call, &registration->paging.settings, &work, refusal);
 	if (r < 0)
 		return r;
 	work->registration = registration_ref(registration);

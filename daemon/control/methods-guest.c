@@ -46,12 +46,12 @@ static int question_run(struct job *job, void *data, struct refusal *refusal)
 	struct registration *registration = question->registration;
 	int r;
 
-	registry_lock(registration->registry);
-	if (registration->engine)
+	paging_lock(&registration->paging);
+	if (registration->paging.guest)
 		r = question->ask(question, refusal);
 	else
-		r = refuse_no_guest(registration->name, refusal);
-	registry_unlock(registration->registry);
+		r = refuse_no_guest(registration->paging.name, refusal);
+	paging_unlock(&registration->paging);
 	return r;
 }
 
@@ -97,11 +97,11 @@ static int question_start(struct control *control, struct call *call,
 }
 
 /* An offset and a length of the client, in the memory `memory` of the call. */
-static struct registration_memory *question_memory(struct question *question, uint64_t *ret_offset,
-						   uint64_t *ret_length, struct refusal *refusal)
+static struct paging_memory *question_memory(struct question *question, uint64_t *ret_offset,
+					     uint64_t *ret_length, struct refusal *refusal)
 {
-	struct registration_memory *memory = registration_memory(question->registration,
-								 question->memory);
+	struct paging_memory *memory = paging_memory(&question->registration->paging,
+						     question->memory);
 	uint64_t first = (uint64_t)question->first, count = (uint64_t)question->count;
 
 	if (!memory) {
@@ -144,13 +144,13 @@ static void show_answer(struct question *question, struct call *call)
 	struct registration *registration = question->registration;
 
 	if (!registration->shown) { /* it went between the job and us */
-		refuse_no_guest(registration->name, &refusal);
+		refuse_no_guest(registration->paging.name, &refusal);
 		call_refuse(call, &refusal);
 		return;
 	}
 	call_reply(call,
 		   json_pack("{s:o, s:o, s:o, s:O}", "guest", guest_json(registration), "settings",
-			     settings_to_json(&registration->settings), "counters",
+			     settings_to_json(&registration->paging.settings), "counters",
 			     guest_counters_json(registration), "memories", question->result));
 }
 
@@ -174,15 +174,15 @@ static int remove_region_ask(struct question *question, struct refusal *refusal)
 	struct registration *registration = question->registration;
 
 	for (int is_own = 1; is_own >= 0; is_own--)
-		for (size_t i = 0; i < registration->n_mappers; i++) {
-			const struct registration_mapper *mapper = &registration->mappers[i];
+		for (size_t i = 0; i < registration->paging.n_mappers; i++) {
+			const struct paging_mapper *mapper = &registration->paging.mappers[i];
 			int r;
 
 			if ((mapper->pid == question->sender) != is_own)
 				continue;
-			r = ufd_pager_guest_remove_mapping(registration->engine, mapper->number,
-							   (uint64_t)question->first,
-							   (uint64_t)question->count);
+			r = ufd_pager_guest_remove_mapping(
+				registration->paging.guest, mapper->number,
+				(uint64_t)question->first, (uint64_t)question->count);
 			if (r != -ENOENT)
 				return r < 0 ? refuse_engine(r, refusal) : 0;
 		}
@@ -212,14 +212,14 @@ typedef int (*note_fn)(struct ufd_pager_guest *guest, uint32_t memory, uint64_t 
 
 static int note_ask(struct question *question, note_fn note, struct refusal *refusal)
 {
-	struct registration_memory *memory;
+	struct paging_memory *memory;
 	uint64_t offset, length;
 	int r;
 
 	memory = question_memory(question, &offset, &length, refusal);
 	if (!memory)
 		return -ECANCELED;
-	r = note(question->registration->engine, memory->number, offset, length);
+	r = note(question->registration->paging.guest, memory->number, offset, length);
 	return r < 0 ? refuse_engine(r, refusal) : 0;
 }
 
@@ -264,7 +264,7 @@ static int note_write(struct control *control, struct call *call, struct refusal
 static int prefetch_one(struct registration *registration, uint32_t memory, uint64_t offset,
 			uint64_t length, struct refusal *refusal)
 {
-	int r = ufd_pager_guest_prefetch(registration->engine, memory, offset, length);
+	int r = ufd_pager_guest_prefetch(registration->paging.guest, memory, offset, length);
 
 	if (r == -EBUSY)
 		return refusal_set(refusal, "io.ufd.manager.LimitReached",
@@ -276,18 +276,19 @@ static int prefetch_one(struct registration *registration, uint32_t memory, uint
 static int prefetch_ask(struct question *question, struct refusal *refusal)
 {
 	struct registration *registration = question->registration;
-	struct registration_memory *memory;
+	struct paging_memory *memory;
 	int r;
 
 	question->range.memory = UINT32_MAX;
-	for (size_t i = 0; !question->memory && i < registration->n_memories; i++) {
-		r = prefetch_one(registration, registration->memories[i].number, 0, 0, refusal);
+	for (size_t i = 0; !question->memory && i < registration->paging.n_memories; i++) {
+		r = prefetch_one(registration, registration->paging.memories[i].number, 0, 0,
+				 refusal);
 		if (r < 0)
 			return r;
 	}
 	if (!question->memory)
 		return 0;
-	memory = registration_memory(registration, question->memory);
+	memory = paging_memory(&registration->paging, question->memory);
 	if (memory && question->count == 0 && question->first >= 0 &&
 	    (uint64_t)question->first < memory->base_bytes + memory->length_bytes)
 		question->count = (json_int_t)(memory->base_bytes + memory->length_bytes) -
@@ -335,10 +336,10 @@ struct detach {
 static int detach_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct registration *registration = ((struct detach *)data)->registration;
-	int r = registration_finish(registration, 0, NULL, NULL);
+	int r = paging_finish(&registration->paging, 0);
 
 	if (r == -ESRCH)
-		return refuse_no_guest(registration->name, refusal);
+		return refuse_no_guest(registration->paging.name, refusal);
 	return r;
 }
 
@@ -390,7 +391,7 @@ static int detach_at_once(struct registration *registration, struct call *call,
 	ufd_pager_guest_stats(registration->shown, &stats);
 	if (stats.absent_bytes)
 		return refusal_set(refusal, "io.ufd.guest.NotComplete",
-				   json_pack("{s:s, s:I}", "name", registration->name,
+				   json_pack("{s:s, s:I}", "name", registration->paging.name,
 					     "absent_bytes", (json_int_t)stats.absent_bytes),
 				   "%llu bytes are still absent and would read zero",
 				   (unsigned long long)stats.absent_bytes);

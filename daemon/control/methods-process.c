@@ -73,7 +73,8 @@ static int process_run(struct job *job, void *data, struct refusal *refusal)
 	if (r == 0)
 		r = bring_plan(&memories, work->source, work->source_fd, &plan, refusal);
 	if (r == 0)
-		r = bring(work->registration, &work->target, &plan, &work->rights, refusal);
+		r = bring(&work->registration->paging, &work->target, &plan, &work->rights,
+			  refusal);
 	return r;
 }
 
@@ -81,7 +82,7 @@ static void process_reply(void *data, struct call *call)
 {
 	struct process_work *work = data;
 
-	arrive_reply(work->registration, work->target.pid, work->owner, call);
+	arrive_reply(work->registration, work->target.pid, work->target.pidfd, work->owner, call);
 }
 
 static void process_done(void *data, bool is_kept)
@@ -207,8 +208,8 @@ int method_attach_process(struct control *control, struct call *call, struct ref
 	r = arrive_register(control, call,
 			    json_string_value(json_object_get(call->parameters, "name")), &settings,
 			    &work->registration, refusal);
-	if (r < 0)
-		return r;
+	if (r != 0)
+		return r < 0 ? r : 0;
 	work->registration->is_process = true;
 	if (work->qmp_path)
 		snprintf(work->registration->qmp, sizeof(work->registration->qmp), "%s",

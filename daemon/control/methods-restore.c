@@ -157,7 +157,7 @@ static int restore_begin(struct restore *restore, struct refusal *refusal)
 	if (r == 0)
 		r = plan_restore(restore, &plan, refusal);
 	if (r == 0)
-		r = bring(restore->registration, &restore->target, &plan, &restore->rights,
+		r = bring(&restore->registration->paging, &restore->target, &plan, &restore->rights,
 			  refusal);
 	return r;
 }
@@ -177,7 +177,7 @@ static int restore_run(struct job *job, void *data, struct refusal *refusal)
 	r = snapshot_load_and_run(qmp_driver(restore->target.qmp), restore->directory,
 				  restore->is_paused, &restore->running_ns, refusal);
 	if (r < 0)
-		registration_take_down(restore->registration);
+		paging_take_down(&restore->registration->paging);
 	return r;
 }
 
@@ -186,9 +186,10 @@ static void restore_reply(void *data, struct call *call)
 	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct restore *restore = data;
 	struct registration *registration = restore->registration;
-	json_t *fixed = json_pack("{s:s}", "guest", registration->name);
+	json_t *fixed = json_pack("{s:s}", "guest", registration->paging.name);
 
-	registration_commit(registration, restore->target.pid, restore->owner);
+	registration_commit(registration, restore->target.pid, restore->target.pidfd,
+			    restore->owner);
 	if (restore->running_ns)
 		json_object_set_new(fixed, "running_ns",
 				    json_integer((json_int_t)restore->running_ns));
@@ -223,7 +224,7 @@ static int restore_register(struct restore *restore, struct refusal *refusal)
 		name = slash && slash[1] ? slash + 1 : restore->directory;
 	r = arrive_register(restore->control, call, name, &settings, &restore->registration,
 			    refusal);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	restore->registration->is_process = true;
 	snprintf(restore->registration->qmp, sizeof(restore->registration->qmp), "%s",

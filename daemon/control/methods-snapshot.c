@@ -39,27 +39,16 @@ static void save_free(struct save *save)
 }
 DEFINE_CLEANUP(struct save, save_free)
 
-static bool maps_guest(struct registration *registration, pid_t pid)
-{
-	bool is_mapper = false;
-
-	registry_lock(registration->registry);
-	for (size_t i = 0; registration->engine && i < registration->n_mappers; i++)
-		is_mapper |= registration->mappers[i].pid == pid;
-	registry_unlock(registration->registry);
-	return is_mapper;
-}
-
 static bool is_graduated(struct registration *registration)
 {
 	UFD_OPTS(ufd_guest_stats, stats);
 	bool is_done = true;
 
-	registry_lock(registration->registry);
-	if (registration->engine)
-		is_done = ufd_pager_guest_stats(registration->engine, &stats) < 0 ||
+	paging_lock(&registration->paging);
+	if (registration->paging.guest)
+		is_done = ufd_pager_guest_stats(registration->paging.guest, &stats) < 0 ||
 			  stats.is_graduated;
-	registry_unlock(registration->registry);
+	paging_unlock(&registration->paging);
 	return is_done;
 }
 
@@ -70,16 +59,16 @@ static int complete(struct registration *registration, struct job *job, struct r
 	uint64_t deadline_ns;
 	int r;
 
-	r = registration_finish(registration, job_deadline_ns(job), NULL, NULL);
+	r = paging_finish(&registration->paging, job_deadline_ns(job));
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "guest `%s` cannot be completed: %s",
-					 registration->name, strerror(-r));
+					 registration->paging.name, strerror(-r));
 	deadline_ns = clock_now_ns() + GRADUATE_TIMEOUT_NS;
 	while (!is_graduated(registration)) {
 		if (clock_now_ns() >= deadline_ns)
 			return refusal_set_errno(refusal, -ETIMEDOUT,
 						 "guest `%s` is complete, but still registered",
-						 registration->name);
+						 registration->paging.name);
 		nanosleep(&pause, NULL);
 	}
 	return 0;
@@ -117,7 +106,7 @@ static int save_run(struct job *job, void *data, struct refusal *refusal)
 
 	r = bring_target_by_qmp(&target, save->qmp_path, refusal);
 	for (size_t i = 0; r == 0 && i < save->n_registrations; i++)
-		if (maps_guest(save->registrations[i], target.pid))
+		if (paging_has_process(&save->registrations[i]->paging, target.pid))
 			r = complete(save->registrations[i], job, refusal);
 	if (r == 0)
 		r = process_find_memories(target.pid, NULL, 0, &memories, refusal);

@@ -48,12 +48,12 @@ static int look(struct progress *progress, uint64_t *ret_absent, uint64_t *ret_t
 		*ret_total = stats.length_bytes;
 		return r;
 	}
-	if (!registry_try_lock(registration->registry))
+	if (!paging_try_lock(&registration->paging))
 		return -EAGAIN;
 	r = ufd_pager_guest_absent(registration->shown, progress->range.memory,
 				   progress->range.offset_bytes, progress->range.length_bytes,
 				   ret_absent);
-	registry_unlock(registration->registry);
+	paging_unlock(&registration->paging);
 	*ret_total = progress->range.length_bytes;
 	return r;
 }
@@ -73,7 +73,7 @@ static bool progress_step(struct progress *progress)
 	if (r == -EAGAIN)
 		absent = total;
 	else if (r < 0) {
-		refuse_no_guest(progress->registration->name, &refusal);
+		refuse_no_guest(progress->registration->paging.name, &refusal);
 		call_refuse(call, &refusal);
 		return true;
 	}

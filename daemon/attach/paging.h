@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the engine serves for one guest: its memories by the names clients use, and its processes. */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <ufd/pager.h>
+
+#include "attach/process.h"
+#include "settings.h"
+
+/* The engine, which takes calls of one thread at a time: job threads wait for their turn. */
+struct paging_engine {
+	pthread_mutex_t lock;
+	struct ufd_pager *pager; /* owned */
+};
+
+/* Readable. */
+struct paging_memory {
+	char name[UFD_NAME_BYTES];
+	char *source;	     /* owned; SPEC as the client gave it */
+	uint64_t base_bytes; /* where the engine's memory begins, in the client's offsets */
+	uint64_t length_bytes;
+	uint64_t page_bytes;
+	uint32_t kind;	 /* enum ufd_memory_kind */
+	uint32_t number; /* the engine's */
+};
+
+/* Readable. A process that maps the guest's memory. */
+struct paging_mapper {
+	pid_t pid;
+	uint32_t number; /* the engine's */
+	struct process_attachment
+		attachment; /* owned; none if the process handed its uffd over itself */
+};
+
+/* Embedded. The first group is fixed at the beginning; the second belongs to whoever holds the lock. */
+struct paging {
+	struct paging_engine *engine; /* borrowed */
+	char name[UFD_NAME_BYTES];
+	struct settings settings;
+	void *userdata; /* of the engine's guest: comes with its events */
+
+	struct ufd_pager_guest *guest;	/* owned; NULL before and after */
+	struct paging_memory *memories; /* owned */
+	size_t n_memories;
+	struct paging_mapper *mappers; /* owned */
+	size_t n_mappers;
+};
+
+/* The guest must have been taken down, or never have come. */
+void paging_done(struct paging *paging);
+
+/* Context: job. */
+void paging_lock(struct paging *paging);
+void paging_unlock(struct paging *paging);
+/* For the loop, which must not wait. */
+bool paging_try_lock(struct paging *paging);
+
+/* By the name clients use; with the lock held. NULL if there is none. */
+struct paging_memory *paging_memory(struct paging *paging, const char *name);
+
+/* Does the process map a memory of a guest that is served? Context: job, without the lock. */
+bool paging_has_process(struct paging *paging, pid_t pid);
+
+/* From now on the guest's process @attachment->pid is let go by it; consumed if there is such a process. With the lock held. */
+void paging_keep_attachment(struct paging *paging, struct process_attachment *attachment);
+
+/**
+ * paging_finish() - fill what is absent, in small turns of the engine
+ *
+ * Context: job, without the lock; blocks. Return: 0, -ETIMEDOUT, -ESRCH (it ended or was detached).
+ */
+int paging_finish(struct paging *paging, uint64_t deadline_ns);
+
+/*
+ * Free the engine's guest, then let its processes go.
+ * Context: job, without the lock; blocks, for seconds if a process must be traced.
+ */
+void paging_take_down(struct paging *paging);
