@@ -291,9 +291,11 @@ START_TEST(discarded_pages_are_zero_before_a_new_daemon_can_fetch_them)
 	_cleanup_(frame_done) struct frame note = {}, frame = {};
 	_cleanup_(scene_done) struct scene scene;
 	_cleanup_(freep) char *stamp = malloc(PAGE);
+	struct hva_range ram = { .length_bytes = 16 * PAGE };
 	uint64_t done;
 
 	attach(&scene, true);
+	ram.start.v = (uintptr_t)scene.ram;
 	memset(stamp, 'w', PAGE);
 	server_says(scene.server, DONE);
 	ck_assert_int_eq(ufd_client_note_discard(scene.client, "ram", 2 * PAGE, 6 * PAGE), 0);
@@ -302,6 +304,11 @@ START_TEST(discarded_pages_are_zero_before_a_new_daemon_can_fetch_them)
 	ck_assert_int_eq(uffd_copy(scene.uffd, (struct hva){ (uintptr_t)scene.ram + 4 * PAGE },
 				   stamp, PAGE, 0, &done),
 			 0);
+	/* A write-protect marker stands where no page is, and is no page. */
+	ck_assert_int_eq(uffd_register(scene.uffd, ram, UFFD_MODE_MISSING | UFFD_MODE_WP, NULL), 0);
+	ram = (struct hva_range){ hva_add(ram.start, 6 * PAGE), PAGE };
+	ck_assert_int_eq(uffd_write_protect(scene.uffd, ram, true), 0);
+	ck_assert(!is_used(scene.ram + 6 * PAGE));
 	die(&scene);
 	/* This one goes out, but is never answered. */
 	ck_assert_int_eq(ufd_client_note_discard(scene.client, "ram", 12 * PAGE, PAGE),
@@ -340,7 +347,11 @@ START_TEST(a_guest_of_the_same_name_that_is_not_ours_is_refused)
 	ck_assert_ptr_nonnull(strstr(ufd_client_error(scene.client), "another process's"));
 	ck_assert_uint_eq(ufd_client_state(scene.client), UFD_CLIENT_AWAY);
 
-	/* It is asked for again, and told once only. */
+	/* It is asked for again and again, but told once only. */
+	closep(&scene.server);
+	accept_again(&scene);
+	server_says(scene.server, ATTACHED(1));
+	dispatch_until_asked(&scene, &scene.listener);
 	closep(&scene.server);
 	accept_again(&scene);
 	server_says(scene.server, ATTACHED(4711));

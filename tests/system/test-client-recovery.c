@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The daemon dies while it pages, and starts again: no byte is lost, and none comes back. */
+#include <sys/syscall.h>
+
+#include "kernel/proc-maps.h"
+#include "test-client.h"
+
+START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+	struct vcpus vcpus;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	start_vcpus(&vcpus, &ram);
+	for (int round = 0; round < 3; round++) {
+		uint64_t before = vcpus.n_compared;
+
+		loop_until(&scene, are_at_work, &vcpus);
+		kill_ufdd(&scene);
+		scene.heard[0] = '\0';
+		start_ufdd(&scene);
+		loop_until(&scene, is_back, &scene);
+		ck_assert_str_eq(scene.heard, "LA");
+		ck_assert_uint_ge(vcpus.n_compared, before);
+	}
+	join_vcpus(&scene, &vcpus);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+	expect_all(&ram);
+}
+END_TEST
+
+START_TEST(what_was_discarded_or_written_outlives_the_daemon)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+	uint64_t page = ram.page_bytes, n = page / BLOCK;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	expect_block(&ram, n, 0);
+	discard(&scene, &ram, page, 3 * page);		 /* one was fetched, two were not */
+	pattern_write(ram.bytes + 2 * page, SEED, 0, 1); /* one is in use again */
+	pattern_write(ram.bytes + 5 * page, SEED, 5 * n, 1);
+
+	kill_ufdd(&scene);
+	ck_assert_int_eq(ufd_client_note_discard(scene.client, "ram", 6 * page, page), -ECONNRESET);
+	ck_assert_int_eq(ufd_client_note_discard(scene.client, "ram", 7 * page, page), -ENOTCONN);
+	start_ufdd(&scene);
+	loop_until(&scene, is_back, &scene);
+
+	expect_zero(&ram, page, page);
+	ck_assert(pattern_is_right(ram.bytes + 2 * page, SEED, 0, 1));
+	expect_zero(&ram, 3 * page, page);
+	expect_block(&ram, 5 * n, 1);
+	expect_zero(&ram, 6 * page, page);
+	expect_block(&ram, 7 * n, 0);
+	expect_block(&ram, 4 * n, 0);
+	expect_block(&ram, 0, 0);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
+/* A thread that is asleep in the kernel: /proc says in which call. */
+static bool is_in_madvise(void *argument)
+{
+	char path[64], text[64] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", *(atomic_int *)argument);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
+	fclose(file);
+	return strtol(text, NULL, 10) == SYS_madvise && text[0] != 'r';
+}
+
+struct giver {
+	struct ram *ram;
+	atomic_int tid;
+};
+
+static void *run_giver(void *argument)
+{
+	struct giver *giver = argument;
+
+	giver->tid = (int)syscall(SYS_gettid);
+	madvise(giver->ram->bytes + 2 * giver->ram->page_bytes, giver->ram->page_bytes,
+		MADV_DONTNEED);
+	return NULL;
+}
+
+START_TEST(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(ANON);
+	struct giver giver = { .ram = &ram };
+	_cleanup_(scene_done) struct scene scene;
+	uint64_t page = ram.page_bytes;
+	pthread_t thread;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	discard(&scene, &ram, page, page); /* so that there is something to give zero pages */
+	kill_ufdd(&scene);
+	ck_assert_int_eq(pthread_create(&thread, NULL, run_giver, &giver), 0);
+	loop_until(&scene, is_in_madvise, &giver.tid);
+	start_ufdd(&scene);
+	loop_until(&scene, is_back, &scene);
+	pthread_join(thread, NULL);
+	expect_zero(&ram, page, 2 * page);
+	expect_block(&ram, 3 * page / BLOCK, 0);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
+static bool is_unregistered(void *argument)
+{
+	const struct ram *ram = argument;
+	struct proc_map_flags flags;
+
+	ck_assert_int_eq(proc_map_flags(getpid(), (struct hva){ (uintptr_t)ram->bytes }, &flags),
+			 0);
+	return !flags.is_uffd_missing && !flags.is_uffd_minor;
+}
+
+START_TEST(a_complete_memory_outlives_the_daemon_with_its_holes)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+	uint64_t page = ram.page_bytes;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	expect_all(&ram); /* touched to the end: the daemon lets go of it */
+	loop_until(&scene, is_unregistered, &ram);
+	kill_ufdd(&scene);
+	if (ram.kind != ANON) /* nobody was told, and nobody needs to be */
+		ck_assert_int_eq(fallocate(ram.backing, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   0, (off_t)page),
+				 0);
+	start_ufdd(&scene);
+	loop_until(&scene, is_back, &scene);
+	if (ram.kind != ANON)
+		expect_zero(&ram, 0, page);
+	for (uint64_t i = page / BLOCK; i < N_BLOCKS; i++)
+		expect_block(&ram, i, 0);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
+int main(void)
+{
+	hugepages_reserve(N_POOL);
+	return unit_run(
+		"client-recovery",
+		(struct unit_test[]){
+			UNIT_TABLE(a_daemon_killed_while_it_pages_costs_no_byte, kinds),
+			UNIT_TABLE(what_was_discarded_or_written_outlives_the_daemon, kinds),
+			UNIT(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next),
+			UNIT_TABLE(a_complete_memory_outlives_the_daemon_with_its_holes, kinds),
+			{},
+		});
+}
