@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/units.h"
@@ -272,6 +274,71 @@ START_TEST(a_touched_hole_still_gets_the_sources_bytes)
 }
 END_TEST
 
+/* A process that comes later, maps the memory, reads and writes @n absent pages, and stays until told. */
+static pid_t start_toucher(int memfd, uint64_t length, uint64_t n, int *ret_gate)
+{
+	int gate[2], done[2];
+	char byte = 0;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe2(gate, O_CLOEXEC), 0);
+	ck_assert_int_eq(pipe2(done, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		volatile uint64_t *words;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(gate[1]);
+		words = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+		for (uint64_t i = 0; i < n; i++) {
+			volatile uint64_t *word = words + i * 2 * 512;
+
+			if (i % 2)
+				*word = 0xdead;
+			else
+				(void)*word;
+		}
+		(void)!write(done[1], &byte, 1);
+		(void)!read(gate[0], &byte, 1);
+		_exit(0);
+	}
+	close(gate[0]);
+	close(done[1]);
+	ck_assert_int_eq(read(done[0], &byte, 1), 1);
+	close(done[0]);
+	*ret_gate = gate[1];
+	return pid;
+}
+
+START_TEST(a_mapper_that_comes_later_is_told_and_shows_the_guest_no_wrong_page)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = 1);
+	struct fixture fixture = {};
+	uint64_t n_wrong;
+	pid_t toucher;
+	int fd, gate;
+
+	start_child(&fixture, CHILD_SHMEM, LENGTH);
+	fd = source_file(LENGTH, 4096);
+	fixture.source = source_of("file:", fd);
+	ck_assert_int_eq(fixture_build(&fixture, CHILD_SHMEM, &opts), 0);
+	toucher = start_toucher(fixture.child.memfd, LENGTH, 1000, &gate);
+	child_begin(&fixture.child, 4, CHILD_SEQUENTIAL, false);
+	wait_event(&fixture, UFD_EVENT_FOREIGN_TOUCH);
+	wait_event(&fixture, UFD_EVENT_STALLED);
+	wait_event(&fixture, UFD_EVENT_FOREIGN_MAPPER);
+
+	/* once it is gone, the guest gets its own bytes */
+	close(gate);
+	ck_assert_int_eq(waitpid(toucher, NULL, 0), toucher);
+	n_wrong = child_result(&fixture.child);
+	ck_assert_uint_eq(n_wrong, 0);
+	wait_event(&fixture, UFD_EVENT_RECOVERED);
+	fixture_done(&fixture);
+	close(fd);
+}
+END_TEST
+
 START_TEST(another_mapper_is_refused_up_front)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
@@ -387,18 +454,20 @@ END_TEST
 int main(void)
 {
 	(void)hugepages_reserve(24);
-	return unit_run("pager",
-			(struct unit_test[]){
-				UNIT_TABLE(every_page_is_right, rounds),
-				UNIT_TABLE(discarded_pages_read_zero_and_only_they, discards),
-				UNIT(a_hole_punched_without_a_word_reads_zero_and_is_told),
-				UNIT(a_touched_hole_still_gets_the_sources_bytes),
-				UNIT(another_mapper_is_refused_up_front),
-				{ "what_exists_already_is_refused_punched_or_kept",
-				  what_exists_already_is_refused_punched_or_kept, 3 },
-				UNIT(the_end_of_the_process_is_told),
-				UNIT(a_page_that_cannot_be_had_stalls_and_comes_when_it_can),
-				UNIT(policy_kill_ends_the_process_after_the_deadline),
-				{},
-			});
+	return unit_run(
+		"pager",
+		(struct unit_test[]){
+			UNIT_TABLE(every_page_is_right, rounds),
+			UNIT_TABLE(discarded_pages_read_zero_and_only_they, discards),
+			UNIT(a_hole_punched_without_a_word_reads_zero_and_is_told),
+			UNIT(a_touched_hole_still_gets_the_sources_bytes),
+			UNIT(a_mapper_that_comes_later_is_told_and_shows_the_guest_no_wrong_page),
+			UNIT(another_mapper_is_refused_up_front),
+			{ "what_exists_already_is_refused_punched_or_kept",
+			  what_exists_already_is_refused_punched_or_kept, 3 },
+			UNIT(the_end_of_the_process_is_told),
+			UNIT(a_page_that_cannot_be_had_stalls_and_comes_when_it_can),
+			UNIT(policy_kill_ends_the_process_after_the_deadline),
+			{},
+		});
 }
