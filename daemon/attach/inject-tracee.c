@@ -9,10 +9,10 @@
  * instruction of the vdso and orig_rax to -1 ("no call to restart"), and let it run to the stops at
  * entry and exit.
  *
- * The way back must end in an event stop too. Registers written at a syscall-exit stop go to user space
- * without that decision, -ERESTARTNOHAND as the result of the thread's own ppoll() among them, unless
- * something makes the kernel look for signals once more. So PTRACE_INTERRUPT comes first, and the
- * saved registers are written inside get_signal() again.
+ * The way back must end in an event stop too. Registers written at a syscall-exit stop go to user
+ * space without that decision, -ERESTARTNOHAND as the result of the thread's own ppoll() among
+ * them, unless something makes the kernel look for signals once more. So PTRACE_INTERRUPT comes
+ * first, and the saved registers are written inside get_signal() again.
  *
  * Meanwhile every signal is blocked in the thread: none is lost and none builds its frame on our
  * registers. PTRACE_SETSIGMASK knows of the temporary mask of ppoll() and its like: it reads and
@@ -159,34 +159,30 @@ static int explain_seize(const struct tracee *tracee)
 	return status.tracer != 0 ? INJECT_TRACED : INJECT_FORBIDDEN;
 }
 
-/*
- * A seccomp filter would judge our calls as the target's own and may kill it for them, so without
- * the right to suspend it (CAP_SYS_ADMIN, and no filter on ourselves) nothing is injected.
- */
+/* With any seccomp filter suspended, if we may: CAP_SYS_ADMIN, and no filter on ourselves. */
 static int seize(struct tracee *tracee)
 {
 	const uintptr_t options = PTRACE_O_TRACESYSGOOD;
-	struct thread_status status;
-	int r;
 
+	tracee->is_suspended = true;
 	if (ptrace(PTRACE_SEIZE, tracee->tid, NULL, options | PTRACE_O_SUSPEND_SECCOMP) == 0)
 		return 0;
 	if (errno == ESRCH)
 		return INJECT_THREAD_GONE;
-	if (ptrace(PTRACE_SEIZE, tracee->tid, NULL, options) < 0)
-		return explain_seize(tracee);
-	r = thread_read_status(tracee->proc_fd, tracee->tid, &status);
-	if (r < 0)
-		return r == -ESRCH ? INJECT_THREAD_GONE : r;
-	return status.seccomp != 0 ? INJECT_SECCOMP : 0;
+	tracee->is_suspended = false;
+	if (ptrace(PTRACE_SEIZE, tracee->tid, NULL, options) == 0)
+		return 0;
+	return explain_seize(tracee);
 }
 
-int tracee_stop(struct tracee *tracee, uint64_t deadline_ns)
+int tracee_seize(struct tracee *tracee)
 {
 	struct thread_status status;
 	int r;
 
 	r = seize(tracee);
+	if (r == INJECT_FORBIDDEN) /* or a tracer that has just left */
+		r = seize(tracee);
 	if (r != 0)
 		return r;
 	/* The number may have passed to another process's thread before it was seized. */
@@ -195,9 +191,13 @@ int tracee_stop(struct tracee *tracee, uint64_t deadline_ns)
 		return r == -ESRCH ? INJECT_THREAD_GONE : r;
 
 	r = request(tracee, PTRACE_INTERRUPT, 0, 0);
-	if (r != 0)
-		return r;
-	tracee->is_running = true;
+	if (r == 0)
+		tracee->is_running = true;
+	return r;
+}
+
+int tracee_await_stop(struct tracee *tracee, uint64_t deadline_ns)
+{
 	return run_to_event_stop(tracee, deadline_ns);
 }
 
@@ -282,6 +282,20 @@ static int check_dispatch(const struct tracee *tracee)
 	return config.mode != 0 ? INJECT_DISPATCHED : 0;
 }
 
+/* A filter would judge our calls as the target's own, and may kill it for them. */
+static int check_seccomp(const struct tracee *tracee)
+{
+	struct thread_status status;
+	int r;
+
+	if (tracee->is_suspended)
+		return 0;
+	r = thread_read_status(tracee->proc_fd, tracee->tid, &status);
+	if (r < 0)
+		return r == -ESRCH ? INJECT_THREAD_GONE : r;
+	return status.seccomp != 0 ? INJECT_SECCOMP : 0;
+}
+
 int tracee_prepare(struct tracee *tracee)
 {
 	int r;
@@ -291,6 +305,9 @@ int tracee_prepare(struct tracee *tracee)
 		return r;
 	if (tracee->saved.cs != CS_64_BIT)
 		return INJECT_FOREIGN_ABI;
+	r = check_seccomp(tracee);
+	if (r != 0)
+		return r;
 	r = check_dispatch(tracee);
 	if (r != 0)
 		return r;

@@ -11,9 +11,11 @@
  * Embedded; fields are private.
  *
  * States, in order:
- * - loose:	not traced. Allowed: stop().
+ * - loose:	not traced. Allowed: seize().
+ * - seized:	it will stop as soon as it can. Allowed: await_stop(). The end of the calling thread
+ *		lets it go unharmed.
  * - stopped:	in an event stop, nothing changed yet; our death would let it go unharmed.
- *		Allowed: call(), release(), and simply exiting.
+ *		Allowed: prepare(), then call(); release().
  * - changed:	its registers and signal mask are ours; our death would kill it. Allowed: call(),
  *		release(). Leaves only by release(), or by the end of the thread.
  *
@@ -27,27 +29,32 @@ struct tracee {
 	uint64_t syscall_address;
 	struct user_regs_struct saved; /* what release() puts back */
 	uint64_t saved_mask;
+	bool is_suspended; /* its seccomp filter, if it has one */
 	bool is_changed;
 	bool is_running; /* resumed, no stop seen since */
 };
 
 /**
- * tracee_stop() - seize a thread and stop it
- * @tracee:	 pid, tid, proc_fd, mem_fd and syscall_address set, all else zero
- * @deadline_ns: CLOCK_MONOTONIC
+ * tracee_seize() - trace a thread and ask it to stop
+ * @tracee: pid, tid, proc_fd, mem_fd and syscall_address set, all else zero
  *
- * Signals that arrive first are delivered first. A thread that did not stop in time stays seized
- * until this process exits, which lets it go; its registers were not touched.
- *
- * Return: 0, INJECT_HUNG, INJECT_TRACED, INJECT_FORBIDDEN, INJECT_SECCOMP, INJECT_THREAD_GONE,
- * -errno.
+ * Return: 0, INJECT_TRACED, INJECT_FORBIDDEN, INJECT_THREAD_GONE, -errno.
  */
-int tracee_stop(struct tracee *tracee, uint64_t deadline_ns);
+int tracee_seize(struct tracee *tracee);
+
+/**
+ * tracee_await_stop() - wait for it to stop
+ * @deadline_ns: CLOCK_MONOTONIC; 0 only looks
+ *
+ * Signals that arrive first are delivered first. May be called again after INJECT_HUNG.
+ * Return: 0, INJECT_HUNG, INJECT_THREAD_GONE, -errno.
+ */
+int tracee_await_stop(struct tracee *tracee, uint64_t deadline_ns);
 
 /**
  * tracee_prepare() - take over registers' and signal mask's copies; the last way out without harm
  *
- * Return: 0, INJECT_FOREIGN_ABI, INJECT_DISPATCHED, INJECT_THREAD_GONE, -errno.
+ * Return: 0, INJECT_FOREIGN_ABI, INJECT_SECCOMP, INJECT_DISPATCHED, INJECT_THREAD_GONE, -errno.
  */
 int tracee_prepare(struct tracee *tracee);
 

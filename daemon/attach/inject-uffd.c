@@ -46,7 +46,9 @@ static const uint64_t UFFD_FLAGS = O_CLOEXEC | O_NONBLOCK;
 struct visit {
 	const struct inject_target *target;
 	struct inject_reply *reply;
-	struct tracee tracee;
+	struct tracee tracee; /* the one that stopped */
+	struct tracee seized[MAX_THREADS_TRIED];
+	size_t n_seized;
 	int mem_fd;	  /* owned */
 	uint64_t scratch; /* a page of the target's, 0 if none */
 };
@@ -129,47 +131,116 @@ static int find_instruction(const struct visit *visit, uint64_t *ret_address)
 	return 0;
 }
 
-/* Nothing says when a thread leaves D state, so look again now and then, ever more rarely. */
-static int choose_thread(const struct inject_target *target, const pid_t *tried, size_t n_tried,
-			 pid_t *ret_tid)
+/* Nothing tells when a thread leaves D state, or its tracer leaves it: look again, ever more
+ * rarely. */
+static bool pause_before_retry(const struct inject_target *target, uint64_t *pause_ns)
 {
-	struct timespec pause = { .tv_nsec = NSEC_PER_MSEC };
-	int r;
-
-	for (;;) {
-		r = thread_choose(target->proc_fd, target->pid, tried, n_tried, ret_tid);
-		if (r != INJECT_HUNG || clock_now_ns() >= target->deadline_ns)
-			return r;
-		nanosleep(&pause, NULL);
-		if (pause.tv_nsec < (long)(20 * NSEC_PER_MSEC))
-			pause.tv_nsec *= 2;
-	}
+	if (clock_now_ns() >= target->deadline_ns)
+		return false;
+	*pause_ns = *pause_ns ? min_u64(2 * *pause_ns, 20 * NSEC_PER_MSEC) : NSEC_PER_MSEC;
+	nanosleep(&(struct timespec){ .tv_nsec = *pause_ns }, NULL);
+	return true;
 }
 
 /*
- * Stops one thread. Those that were seized and did not stop in time are left behind: our exit,
- * which is near, lets them go.
+ * An earlier helper of ours may still be letting go, or undoing what a dead ufdd began. Any other
+ * tracer is there to stay.
  */
-static int stop_thread(struct visit *visit)
+static bool is_helper(const struct inject_target *target, pid_t tid)
+{
+	_cleanup_(closep) int fd = -EBADF;
+	char path[32], name[sizeof(INJECT_HELPER_NAME)] = "";
+	struct thread_status status;
+
+	if (thread_read_status(target->proc_fd, tid, &status) < 0)
+		return false;
+	if (status.tracer == 0)
+		return true; /* gone by now */
+	snprintf(path, sizeof(path), "/proc/%d/comm", status.tracer);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 || (read(fd, name, sizeof(name) - 1) == sizeof(name) - 1 &&
+			  strcmp(name, INJECT_HELPER_NAME) == 0);
+}
+
+/* Return: 0, INJECT_TRACED, -errno. */
+static int await_no_tracer(const struct inject_target *target)
+{
+	struct thread_status status;
+	uint64_t pause_ns = 0;
+	int r;
+
+	for (;;) {
+		r = thread_read_status(target->proc_fd, target->pid, &status);
+		if (r < 0 || status.tracer == 0)
+			return r;
+		if (!is_helper(target, target->pid) || !pause_before_retry(target, &pause_ns))
+			return INJECT_TRACED;
+	}
+}
+
+/* One of the threads seized so far that has stopped by now. */
+static bool find_stopped(struct visit *visit)
+{
+	for (size_t i = 0; i < visit->n_seized; i++) {
+		if (tracee_await_stop(&visit->seized[i], 0) == 0) {
+			visit->tracee = visit->seized[i];
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Return: 0 with a stopped thread, INJECT_HUNG, INJECT_TRACED, INJECT_THREAD_GONE, other outcomes.
+ */
+static int stop_another(struct visit *visit)
 {
 	const struct inject_target *target = visit->target;
+	struct tracee *tracee = &visit->seized[visit->n_seized];
 	pid_t tried[MAX_THREADS_TRIED];
-	size_t n_tried = 0;
 	uint64_t slice_ns;
 	int r;
 
-	do {
-		r = choose_thread(target, tried, n_tried, &visit->tracee.tid);
-		if (r != 0)
-			return r;
-		tried[n_tried++] = visit->tracee.tid;
-		slice_ns = min_u64(target->deadline_ns,
-				   clock_now_ns() + THREAD_SLICE_MS * NSEC_PER_MSEC);
-		r = tracee_stop(&visit->tracee, slice_ns);
-	} while ((r == INJECT_HUNG || r == INJECT_THREAD_GONE) && n_tried < MAX_THREADS_TRIED &&
-		 clock_now_ns() < target->deadline_ns);
+	if (visit->n_seized == MAX_THREADS_TRIED)
+		return INJECT_HUNG;
+	for (size_t i = 0; i < visit->n_seized; i++)
+		tried[i] = visit->seized[i].tid;
+	*tracee = visit->tracee;
+	r = thread_choose(target->proc_fd, target->pid, tried, visit->n_seized, &tracee->tid);
+	if (r == 0)
+		r = tracee_seize(tracee);
+	if (r == INJECT_TRACED && !is_helper(target, tracee->tid))
+		return -EBUSY;
+	if (r != 0)
+		return r;
 
-	return r == INJECT_THREAD_GONE ? INJECT_GONE : r;
+	visit->n_seized++;
+	slice_ns = clock_now_ns() + THREAD_SLICE_MS * NSEC_PER_MSEC;
+	r = tracee_await_stop(tracee, min_u64(slice_ns, target->deadline_ns));
+	if (r == 0)
+		visit->tracee = *tracee;
+	return r;
+}
+
+/*
+ * Stops one thread. Others that were asked and did not stop in time are let go by the end of the
+ * calling thread, which is near.
+ */
+static int stop_thread(struct visit *visit)
+{
+	uint64_t pause_ns = 0;
+
+	for (;;) {
+		int r = find_stopped(visit) ? 0 : stop_another(visit);
+
+		if (r == -EBUSY)
+			return INJECT_TRACED;
+		if (r != INJECT_HUNG && r != INJECT_TRACED && r != INJECT_THREAD_GONE)
+			return r;
+		if (!pidfd_is_alive(visit->target->pidfd)) /* a zombie stops as little as a hung one */
+			return INJECT_GONE;
+		if (!pause_before_retry(visit->target, &pause_ns))
+			return r == INJECT_THREAD_GONE ? INJECT_GONE : r;
+	}
 }
 
 static void visit_end(struct visit *visit)
@@ -181,7 +252,6 @@ static void visit_end(struct visit *visit)
 static int visit_begin(struct visit *visit, const struct inject_target *target,
 		       struct inject_reply *reply)
 {
-	struct thread_status status;
 	int r;
 
 	*visit = (struct visit){ .target = target, .reply = reply, .mem_fd = -EBADF };
@@ -189,11 +259,9 @@ static int visit_begin(struct visit *visit, const struct inject_target *target,
 
 	if (!pidfd_is_alive(target->pidfd))
 		return fail(reply, INJECT_GONE, 0, 0);
-	r = thread_read_status(target->proc_fd, target->pid, &status);
-	if (r < 0)
+	r = await_no_tracer(target);
+	if (r != 0)
 		return fail_with(reply, r);
-	if (status.tracer != 0)
-		return fail(reply, INJECT_TRACED, 0, status.tracer);
 	visit->mem_fd = openat(target->proc_fd, "mem", O_RDWR | O_CLOEXEC);
 	if (visit->mem_fd < 0)
 		return fail(reply,

@@ -11,7 +11,8 @@
  * While they run a timer (SIGALRM at its default) ends a helper that is stuck before anything was
  * changed. SIGCHLD must be blocked.
  *
- * Context: the helper's only thread; waits, until the request's deadline or a little longer.
+ * Context: a thread that ends right after, and with it the tracing of threads that did not stop in
+ *	    time. Waits, until the request's deadline or a little longer.
  */
 
 /* What is worked on. All borrowed. */

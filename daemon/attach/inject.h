@@ -14,6 +14,8 @@
 #include <stdint.h>
 
 #define INJECT_VERSION 1
+/* What the helper is called in /proc/PID/comm: one that is still busy is waited for. */
+#define INJECT_HELPER_NAME "ufdd-attach"
 
 enum inject_verb {
 	INJECT_CREATE = 1, /* make a userfaultfd in the target and hand a duplicate over */
@@ -54,7 +56,7 @@ struct inject_reply {
 	uint32_t outcome;
 	int32_t remote_fd; /* CREATE: number of the userfaultfd inside the target */
 	int32_t error;	   /* positive errno */
-	int32_t number;	   /* tracer or system call, as the outcome says */
+	int32_t number;	   /* INJECT_FAILED: system call, -1: none of the target's */
 	int32_t n_left;	   /* CLOSE: other fds of the target that still are this userfaultfd */
 };
 

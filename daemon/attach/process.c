@@ -53,41 +53,56 @@ static const char *name_of(pid_t pid, char *name, size_t n_name)
 	return name;
 }
 
-static int refuse_traced(struct refusal *refusal, pid_t pid, pid_t tracer)
+/* /proc/PID/status as text. Return: 0 or -errno. */
+static int read_status(pid_t pid, char *text, size_t n_text)
 {
+	_cleanup_(closep) int fd = -EBADF;
+	char path[32];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, n_text - 1);
+	if (n < 0)
+		return -errno;
+	text[n] = '\0';
+	return 0;
+}
+
+/* Names the tracer that @status shows. */
+static int refuse_traced(struct refusal *refusal, pid_t pid, const char *status)
+{
+	const char *line = strstr(status, "\nTracerPid:\t");
+	pid_t tracer = line ? atoi(line + strlen("\nTracerPid:\t")) : 0;
 	char name[32];
 
+	if (tracer == 0)
+		return 0;
+	/* A helper of ours that is just leaving is waited for by the next one. */
+	if (strcmp(name_of(tracer, name, sizeof(name)), INJECT_HELPER_NAME) == 0)
+		return 0;
 	return refuse(refusal, pid, "process %d is traced by process %d (%s); end that first", pid,
 		      tracer, name_of(tracer, name, sizeof(name)));
 }
 
 int process_check(pid_t pid, struct refusal *refusal)
 {
-	_cleanup_(closep) int fd = -EBADF;
-	char path[32], text[16384];
-	const char *state, *tracer;
-	ssize_t n;
+	const char *state;
+	char text[16384];
 
 	if (pid <= 0)
 		return refuse(refusal, pid, "%d is not the pid of a process", pid);
 	if (pid == getpid())
 		return refuse(refusal, pid, "process %d is ufdd itself", pid);
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n < 0)
+	if (read_status(pid, text, sizeof(text)) < 0)
 		return refuse(refusal, pid, "there is no process %d", pid);
-	text[n] = '\0';
 
 	state = strstr(text, "\nState:\t");
-	if (state && strchr("ZX", state[8]))
+	if (state && strchr("ZX", state[strlen("\nState:\t")]))
 		return refuse(refusal, pid, "process %d has ended (it is a zombie)", pid);
 	if (!strstr(text, "\nVmSize:"))
 		return refuse(refusal, pid, "process %d has no memory (a kernel thread)", pid);
-	tracer = strstr(text, "\nTracerPid:\t");
-	if (tracer && tracer[12] != '0')
-		return refuse_traced(refusal, pid, atoi(tracer + 12));
-	return 0;
+	return refuse_traced(refusal, pid, text);
 }
 
 int process_find_device(pid_t pid, int *ret_remote_device)
@@ -237,6 +252,7 @@ static int ask_helper(struct inject_request *request, const int *fds,
 
 static const char *const reasons[_INJECT_N] = {
 	[INJECT_GONE] = "it has ended",
+	[INJECT_TRACED] = "one of its threads is traced",
 	[INJECT_FORBIDDEN] =
 		"tracing it is not permitted: ufdd needs CAP_SYS_PTRACE, and AppArmor, SELinux and kernel.yama.ptrace_scope must allow it",
 	[INJECT_HUNG] =
@@ -257,15 +273,21 @@ static int refuse_outcome(const struct inject_request *request, const struct inj
 			  struct refusal *refusal)
 {
 	const char *name = strerrorname_np(reply->error);
+	char status[16384];
 
-	if (reply->outcome == INJECT_TRACED)
-		return refuse_traced(refusal, request->pid, reply->number);
+	if (reply->outcome == INJECT_TRACED &&
+	    read_status(request->pid, status, sizeof(status)) == 0 &&
+	    refuse_traced(refusal, request->pid, status) < 0)
+		return -ECANCELED;
 	if (reply->outcome < _INJECT_N && reasons[reply->outcome])
 		return refuse(refusal, request->pid, "cannot attach to process %d: %s",
 			      request->pid, reasons[reply->outcome]);
 	if (reply->error == ENOSYS)
 		return refusal_set(refusal, "io.ufd.manager.NotSupported", NULL,
 				   "this kernel has no userfaultfd (CONFIG_USERFAULTFD)");
+	if (reply->number < 0)
+		return refuse(refusal, request->pid, "cannot attach to process %d: %s",
+			      request->pid, name ? name : "?");
 	return refuse(refusal, request->pid,
 		      "cannot attach to process %d: system call %d in it failed with %s",
 		      request->pid, reply->number, name ? name : "?");

@@ -11,9 +11,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -91,28 +92,73 @@ static bool is_kept(void)
 	return r == 0;
 }
 
-static void create(struct inject_target *target, const struct inject_request *request,
-		   int device_fd, struct inject_reply *reply)
+/* One visit to the target. */
+struct visit {
+	const struct inject_target *target;
+	uint32_t verb;
+	int other_fd;  /* borrowed; what came with the request */
+	int remote_fd; /* as in the request */
+	struct inject_reply reply;
+	int uffd; /* owned by whoever asked; -EBADF */
+};
+
+static void *trace(void *argument)
+{
+	struct visit *visit = argument;
+
+	if (visit->verb == INJECT_CREATE)
+		inject_create(visit->target, visit->other_fd, visit->remote_fd, &visit->uffd,
+			      &visit->reply);
+	else
+		inject_close(visit->target, visit->other_fd, visit->remote_fd, &visit->reply);
+	return NULL;
+}
+
+/* Tracing ends with the thread that traces, for each thread that it asked to stop. */
+static void visit_target(struct visit *visit)
+{
+	pthread_t thread;
+	int r;
+
+	visit->reply = (struct inject_reply){ .version = INJECT_VERSION, .remote_fd = -1 };
+	visit->uffd = -EBADF;
+	r = pthread_create(&thread, NULL, trace, visit);
+	if (r == 0) {
+		pthread_join(thread, NULL);
+	} else {
+		visit->reply.outcome = INJECT_FAILED;
+		visit->reply.error = r;
+		visit->reply.number = -1;
+	}
+}
+
+static int create(struct inject_target *target, struct visit *visit)
 {
 	_cleanup_(closep) int uffd = -EBADF;
+	int r;
 
-	inject_create(target, device_fd, request->remote_fd, &uffd, reply);
-	if (inject_send(SOCKET, reply, sizeof(*reply), &uffd, 1) == 0 &&
-	    (reply->outcome != _INJECT_DONE || is_kept()))
-		return;
-	if (reply->outcome != _INJECT_DONE)
-		return;
+	visit_target(visit);
+	uffd = visit->uffd;
+	r = inject_send(SOCKET, &visit->reply, sizeof(visit->reply), &uffd, 1);
+	if (visit->reply.outcome != _INJECT_DONE || (r == 0 && is_kept()))
+		return r;
 
 	target->deadline_ns = after_s(ROLL_BACK_WAIT_S);
-	inject_close(target, uffd, reply->remote_fd, &(struct inject_reply){});
+	visit_target(&(struct visit){
+		.target = target,
+		.verb = INJECT_CLOSE,
+		.other_fd = uffd,
+		.remote_fd = visit->reply.remote_fd,
+	});
+	return r;
 }
 
 static int serve(void)
 {
-	struct inject_reply reply = { .version = INJECT_VERSION, .remote_fd = -1 };
 	_cleanup_(closep) int pidfd = -EBADF, other_fd = -EBADF;
-	struct inject_target target;
 	struct inject_request request;
+	struct inject_target target;
+	struct visit visit = { .target = &target };
 	int fds[2], r;
 
 	r = inject_receive(SOCKET, &request, sizeof(request), fds, 2, after_s(REQUEST_WAIT_S));
@@ -124,17 +170,23 @@ static int serve(void)
 		return -EPROTO;
 
 	r = open_target(&target, pidfd, &request);
-	if (r == 0 && request.verb == INJECT_CREATE) {
-		create(&target, &request, other_fd, &reply);
-		return 0;
+	if (r != 0) {
+		const struct inject_reply reply = {
+			.version = INJECT_VERSION,
+			.outcome = r > 0 ? r : INJECT_FAILED,
+			.error = r < 0 ? -r : 0,
+			.number = -1,
+		};
+
+		return inject_send(SOCKET, &reply, sizeof(reply), NULL, 0);
 	}
-	if (r == 0) {
-		inject_close(&target, other_fd, request.remote_fd, &reply);
-	} else {
-		reply.outcome = r > 0 ? r : INJECT_FAILED;
-		reply.error = r < 0 ? -r : 0;
-	}
-	return inject_send(SOCKET, &reply, sizeof(reply), NULL, 0);
+	visit.verb = request.verb;
+	visit.other_fd = other_fd;
+	visit.remote_fd = request.remote_fd;
+	if (request.verb == INJECT_CREATE)
+		return create(&target, &visit);
+	visit_target(&visit);
+	return inject_send(SOCKET, &visit.reply, sizeof(visit.reply), NULL, 0);
 }
 
 int main(void)
@@ -146,6 +198,7 @@ int main(void)
 		fprintf(stderr, "ufdd-attach is started by ufdd, to attach to a process\n");
 		return 2;
 	}
+	prctl(PR_SET_NAME, INJECT_HELPER_NAME);
 	block_signals();
 	pid = fork(); /* init, not ufdd, collects us */
 	if (pid != 0)

@@ -11,7 +11,6 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,6 +175,8 @@ static _Noreturn void be_busy(enum busy_role main_role, bool is_alone, void (*pr
 	sigaddset(&mask, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &mask, NULL);
 	expected_sum = compute();
+	if (prepare)
+		prepare();
 	if (!is_alone || main_role == BUSY_READ)
 		start_thread(feed_pipe, NULL);
 	if (!is_alone) {
@@ -183,8 +184,6 @@ static _Noreturn void be_busy(enum busy_role main_role, bool is_alone, void (*pr
 			if (role != (int)main_role)
 				start_thread(run_role, (void *)(uintptr_t)role);
 	}
-	if (prepare)
-		prepare();
 	run_role((void *)(uintptr_t)main_role);
 	_exit(1);
 }
