@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Dying at any instruction that matters: each call of the kernel, and each store into the ledger,
+ * which are seen by wrapping the functions that store (the linker's --wrap).
+ *
+ * The moves of page states are checked here against a table written for this test.
+ */
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "guest/ledger.h"
+#include "guest/page-state.h"
+#include "world.h"
+
+static unsigned char *ledger, *kept;
+static size_t n_bytes;
+/* What belongs to the ledger in the end, but is the model's own. */
+static uint64_t kept_dirty[N_MEMORIES][(N_PAGES + 63) / 64];
+
+void crash_watch(int ledger_fd)
+{
+	struct stat stat;
+
+	if (ledger)
+		munmap(ledger, n_bytes);
+	free(kept);
+	ledger = kept = NULL;
+	world.crash_in = 0;
+	world.is_frozen = false;
+	if (ledger_fd < 0)
+		return;
+	if (fstat(ledger_fd, &stat) < 0)
+		model_fail("the ledger is no file");
+	n_bytes = (size_t)stat.st_size;
+	ledger = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ledger_fd, 0);
+	kept = malloc(n_bytes);
+	if (ledger == MAP_FAILED || !kept)
+		model_fail("no memory for a ledger");
+}
+
+void crash_arm(uint64_t n_points)
+{
+	if (!world.is_frozen)
+		world.crash_in = n_points;
+}
+
+bool crash_point(void)
+{
+	if (world.is_frozen)
+		return true;
+	if (!world.crash_in || --world.crash_in)
+		return false;
+	trace("  the engine dies", 0, 0, 0, 0);
+	memcpy(kept, ledger, n_bytes);
+	for (unsigned int i = 0; i < N_MEMORIES; i++)
+		memcpy(kept_dirty[i], (void *)world.memories[i].dirty, sizeof(kept_dirty[i]));
+	world.is_frozen = true;
+	return true;
+}
+
+void crash_restore(void)
+{
+	memcpy(ledger, kept, n_bytes);
+	for (unsigned int i = 0; i < N_MEMORIES; i++)
+		memcpy((void *)world.memories[i].dirty, kept_dirty[i], sizeof(kept_dirty[i]));
+	world.is_frozen = false;
+}
+
+/* ---- stores into the ledger ---- */
+
+static void check_move(enum page_state from, enum page_state to)
+{
+	static const char *const may_become[PAGE_STATES] = {
+		[PAGE_ABSENT] = "FR",
+		[PAGE_FILLING] = "APR",
+		[PAGE_PRESENT] = "R",
+		[PAGE_REMOVED] = "P",
+	};
+
+	if (!strchr(may_become[from], "AFPR"[to]))
+		model_fail("a page goes from %s to %s", page_state_name(from), page_state_name(to));
+}
+
+bool __real_page_states_move(struct page_states *states, uint64_t page, enum page_state from,
+			     enum page_state to);
+bool __wrap_page_states_move(struct page_states *states, uint64_t page, enum page_state from,
+			     enum page_state to);
+bool __wrap_page_states_move(struct page_states *states, uint64_t page, enum page_state from,
+			     enum page_state to)
+{
+	bool has_moved;
+
+	check_move(from, to);
+	(void)crash_point();
+	has_moved = __real_page_states_move(states, page, from, to);
+	(void)crash_point();
+	return has_moved;
+}
+
+uint64_t __real_page_states_move_all(struct page_states *states, struct page_range range,
+				     enum page_state from, enum page_state to);
+uint64_t __wrap_page_states_move_all(struct page_states *states, struct page_range range,
+				     enum page_state from, enum page_state to);
+uint64_t __wrap_page_states_move_all(struct page_states *states, struct page_range range,
+				     enum page_state from, enum page_state to)
+{
+	uint64_t n_moved;
+
+	check_move(from, to);
+	(void)crash_point();
+	n_moved = __real_page_states_move_all(states, range, from, to);
+	(void)crash_point();
+	return n_moved;
+}
+
+int __real_ledger_put_record(struct ledger *to, uint32_t tag, uint32_t id, const void *data,
+			     size_t n_data);
+int __wrap_ledger_put_record(struct ledger *to, uint32_t tag, uint32_t id, const void *data,
+			     size_t n_data);
+int __wrap_ledger_put_record(struct ledger *to, uint32_t tag, uint32_t id, const void *data,
+			     size_t n_data)
+{
+	int r;
+
+	(void)crash_point();
+	r = __real_ledger_put_record(to, tag, id, data, n_data);
+	(void)crash_point();
+	return r;
+}
+
+void __real_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id);
+void __wrap_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id);
+void __wrap_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id)
+{
+	(void)crash_point();
+	__real_ledger_drop_record(to, tag, id);
+	(void)crash_point();
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The model test: random schedules against the data plane. See world.h.
+ *
+ *	model [--seed N] [--steps N] [--expect-failure] [--coverage N]
+ *
+ * Without --seed the time is the seed. A run is cut into episodes, each with a seed of its own that
+ * a failure prints: with it, and the number of steps, the failing episode comes again as the first.
+ * --expect-failure is for mutants: success is to be caught. --coverage N: every cell of the decision
+ * table must have been met N times.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "world.h"
+
+#define STEPS_CI      UINT64_C(1000000)
+#define STEPS_LONG    UINT64_C(20000000)
+#define STEPS_EPISODE UINT64_C(2500)
+
+static const struct option options[] = {
+	{ "seed", required_argument, NULL, 's' },
+	{ "steps", required_argument, NULL, 'n' },
+	{ "coverage", required_argument, NULL, 'c' },
+	{ "expect-failure", no_argument, NULL, 'e' },
+	{},
+};
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t value = strtoull(text, &end, 0);
+
+	if (*end || end == text) {
+		fprintf(stderr, "model: no number: %s\n", text);
+		exit(2);
+	}
+	return value;
+}
+
+int main(int argc, char **argv)
+{
+	const char *is_long = getenv("UFD_TEST_LONG");
+	uint64_t seed = (uint64_t)time(NULL), n_wanted = 0, step;
+	uint64_t n_steps = is_long && strcmp(is_long, "1") == 0 ? STEPS_LONG : STEPS_CI;
+	bool is_failure_wanted = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == 's')
+			seed = number(optarg);
+		else if (option == 'n')
+			n_steps = number(optarg);
+		else if (option == 'c')
+			n_wanted = number(optarg);
+		else if (option == 'e')
+			is_failure_wanted = true;
+		else
+			return 2;
+	}
+	printf("1..%d\n# seed %llu, %llu steps\n", n_wanted ? 2 : 1, (unsigned long long)seed,
+	       (unsigned long long)n_steps);
+	fflush(stdout);
+
+	for (step = 0; step < n_steps; step += STEPS_EPISODE) {
+		trace_replay(seed, is_failure_wanted);
+		chance_seed(seed);
+		episode_run(min_u64(STEPS_EPISODE, n_steps - step));
+		chance_seed(seed);
+		seed = chance_word();
+	}
+	printf("%sok 1 - random schedules\n", is_failure_wanted ? "not " : "");
+	if (!n_wanted)
+		return is_failure_wanted;
+	if (coverage_report(n_wanted)) {
+		printf("not ok 2 - every cell of the decision table was met\n");
+		return 1;
+	}
+	printf("ok 2 - every cell of the decision table was met\n");
+	return 0;
+}
