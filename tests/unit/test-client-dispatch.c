@@ -440,6 +440,38 @@ START_TEST(without_a_path_the_client_is_stranded_until_a_socket_is_passed_in)
 }
 END_TEST
 
+START_TEST(a_connection_that_its_giver_keeps_open_is_left_alone_once_lost)
+{
+	_cleanup_(closep) int giver = -EBADF;
+	_cleanup_(scene_done) struct scene scene;
+	struct pollfd entry = { .events = POLLIN };
+	int sockets[2];
+
+	attach(&scene, false);
+	for (int round = 0; round < 2; round++) {
+		_cleanup_(frame_done) struct frame frame = {};
+
+		die(&scene);
+		scene.heard[0] = '\0';
+		dispatch_until(&scene, 'S');
+		entry.fd = ufd_client_fd(scene.client);
+		ck_assert_int_eq(ufd_client_dispatch(scene.client), 0);
+		ck_assert_msg(poll(&entry, 1, 0) == 0, "the VMM's loop would spin");
+
+		closep(&giver);
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
+		scene.server = sockets[0];
+		giver = sockets[1];
+		ck_assert_int_eq(ufd_client_reconnect(scene.client, giver), 0);
+		dispatch_until_asked(&scene, &scene.server);
+		server_hears(scene.server, &scene.reader, "io.ufd.guest.Show", &frame);
+		server_says(scene.server, ATTACHED(4711));
+		dispatch_until(&scene, 'R');
+	}
+	let_go(&scene);
+}
+END_TEST
+
 int main(void)
 {
 	static const int both[2];
@@ -458,6 +490,7 @@ int main(void)
 			UNIT(a_daemon_that_accepts_and_says_nothing_is_left_after_the_timeout),
 			UNIT(a_refused_hand_over_is_told_in_the_daemons_words),
 			UNIT(without_a_path_the_client_is_stranded_until_a_socket_is_passed_in),
+			UNIT(a_connection_that_its_giver_keeps_open_is_left_alone_once_lost),
 			{},
 		});
 }
