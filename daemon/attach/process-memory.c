@@ -149,8 +149,9 @@ static bool is_match(const struct match *match, const struct proc_map *map)
 	if (map->inode == 0 && !is_anonymous(map))
 		return false;
 	switch (match->by) {
-	case MATCH_ANY_SHARED: /* userfaultfd takes no System V segment */
-		return map->is_shared && !has_prefix(map->name, "/SYSV");
+	case MATCH_ANY_SHARED: /* neither System V segments, which userfaultfd refuses, nor MAP_ANONYMOUS */
+		return map->is_shared && !has_prefix(map->name, "/SYSV") &&
+		       !has_prefix(map->name, "/dev/zero");
 	case MATCH_NAME:
 		return map->name[0] != '\0' && is_named(map, match->text);
 	case MATCH_INODE:
@@ -340,13 +341,16 @@ static int add_mapping(struct search *search, struct process_memory *memory,
 static int refuse_other_uffd(const struct search *search, const struct proc_map *map,
 			     const struct proc_map_flags *flags)
 {
+	char modes[64];
+
+	snprintf(modes, sizeof(modes), "%s%s%s", flags->is_uffd_missing ? " missing" : "",
+		 flags->is_uffd_minor ? " minor" : "", flags->is_uffd_wp ? " write-protect" : "");
 	return refuse(
 		search->refusal, search->pid,
-		"another userfaultfd (%s%s%s) holds the memory %s of process %d at 0x%" PRIx64
+		"another userfaultfd (%s) holds the memory %s of process %d at 0x%" PRIx64
 		": another pager, or the VMM's own post-copy or background snapshot; end that first",
-		flags->is_uffd_missing ? " missing" : "", flags->is_uffd_minor ? " minor" : "",
-		flags->is_uffd_wp ? " write-protect" : "", map->name[0] ? map->name : "(anonymous)",
-		search->pid, map->range.start.v);
+		modes + 1, map->name[0] ? map->name : "(anonymous)", search->pid,
+		map->range.start.v);
 }
 
 /* Return: 0, -ENOTSUP if userfaultfd cannot serve this mapping, -ECANCELED. */

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -204,5 +205,7 @@ int main(void)
 	if (pid != 0)
 		return pid < 0;
 	setsid();
+	setpriority(PRIO_PROCESS, 0,
+		    -20); /* the target's thread stands still while we wait for a CPU */
 	return serve() < 0;
 }
