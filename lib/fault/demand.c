@@ -242,17 +242,17 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 	retry_at_ns = demand_retry(demand);
 	park_run(demand);
 	stall_run(demand);
-	demand->is_working = true;
 	if (any)
 		return 0;
 	if (demand->park.wake_at_ns == UINT64_MAX)
 		demand->park.delay_ns = PARK_MIN_NS;
 
-	if (window_piece(demand) || background_piece(demand, &background_ns))
+	/* After a piece the uffds are read at once; after faults alone the poll tells of more. */
+	demand->is_working = window_piece(demand) || background_piece(demand, &background_ns);
+	if (demand->is_working)
 		return 0;
 
 	demand_tell_completion(demand);
-	demand->is_working = false;
 	sleep_ns = min_u64(sleep_ns, background_ns);
 	sleep_ns = min_u64(sleep_ns, until_ns(demand, retry_at_ns));
 	sleep_ns = min_u64(sleep_ns, until_ns(demand, demand->park.wake_at_ns));
