@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One arm: a memory is made, handed to whoever serves it, touched, and every page that was touched
+ * or filled is compared with the image. What comes out is one number.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon.h"
+#include "handler.h"
+#include "image.h"
+#include "ram.h"
+
+/* What all arms share. */
+struct bench {
+	struct image image;
+	struct handler *handler;
+	struct bench_daemon *daemon;
+	int cpus[2]; /* of the VMM, and another */
+	struct ram
+		prefilled; /* what rows with the bytes in the backing map; kept from arm to arm */
+	uint32_t *order;   /* in which pages are touched */
+	uint32_t *latencies_ns;
+	uint64_t seed;
+};
+
+/* Room for as many touches as an image has pages. */
+void bench_new(struct bench *bench, const char *ufdd, const char *folder, uint64_t image_bytes);
+
+enum arm_server { SERVER_HANDLER, SERVER_UFDD };
+
+enum arm_source { FROM_IMAGE, FROM_BACKING, FROM_ZERO };
+
+enum arm_result {
+	RESULT_P50,  /* nanoseconds of a touch */
+	RESULT_P99,  /* the same */
+	RESULT_WALK, /* nanoseconds from the first touch to the last */
+	RESULT_FILL, /* nanoseconds from before the hand-over until everything is in the backing */
+};
+
+struct arm {
+	const char *name;
+	enum arm_server server;
+	enum handler_loop loop; /* of SERVER_HANDLER */
+	enum ram_kind kind;
+	enum arm_source source;
+	enum arm_result result;
+	uint64_t length_bytes;
+	uint64_t n_touches;
+	bool is_sequential;		 /* else in random order */
+	bool only_absent;		 /* touch no page that is in the backing already */
+	bool has_window, has_background; /* of SERVER_UFDD */
+	unsigned int background_mib_s;
+	uint64_t gap_ns; /* between two touches */
+};
+
+/* With the server on @cpu. */
+double arm_run(struct bench *bench, const struct arm *arm, int cpu);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The rows, and what each must reach. docs/performance.md says what they mean. */
+#include "groups.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "machine.h"
+
+#define N_HUGE_TOUCHES (GROUPS_HUGE_PAGES / 2)
+#define SPARSE_PERCENT 5
+
+static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
+		       ...) __attribute__((format(printf, 4, 5)));
+
+static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
+		       ...)
+{
+	struct row *row = &rows->rows[rows->n++];
+	va_list arguments;
+
+	if (rows->n > MAX_ROWS)
+		die("too many rows");
+	*row = (struct row){ .group = group, .is_same_cpu = is_same_cpu };
+	va_start(arguments, name);
+	vsnprintf(row->name, sizeof(row->name), name, arguments);
+	va_end(arguments);
+	return row;
+}
+
+/* @is_at_least: the numbers are lower bounds. */
+static void aim(struct row *row, bool is_at_least, double target, double gate)
+{
+	row->is_at_least = is_at_least;
+	row->target = target;
+	row->gate = gate;
+}
+
+/* ---- one fault ---- */
+
+static const struct {
+	const char *name;
+	enum ram_kind kind;
+	enum arm_source source;
+	enum handler_loop raw;
+} faults[] = {
+	{ "shmem minor", RAM_SHMEM, FROM_BACKING, LOOP_RAW_CONTINUE },
+	{ "shmem missing", RAM_SHMEM, FROM_IMAGE, LOOP_RAW_COPY },
+	{ "anon missing", RAM_ANON, FROM_IMAGE, LOOP_RAW_COPY },
+	{ "hugetlb minor", RAM_HUGETLB, FROM_BACKING, LOOP_RAW_CONTINUE },
+	{ "hugetlb missing", RAM_HUGETLB, FROM_IMAGE, LOOP_RAW_COPY },
+};
+
+static struct arm fault_arm(unsigned int i, uint64_t gap_ns, bool is_quick)
+{
+	uint64_t n_touches = is_quick ? 1500 : gap_ns ? 5000 : 10000;
+	struct arm arm = {
+		.kind = faults[i].kind,
+		.source = faults[i].source,
+		.result = RESULT_P50,
+		.gap_ns = gap_ns,
+	};
+
+	arm.n_touches = arm.kind == RAM_HUGETLB ? N_HUGE_TOUCHES : n_touches;
+	arm.length_bytes = arm.n_touches * ram_page_bytes(arm.kind);
+	return arm;
+}
+
+static struct arm by_handler(struct arm arm, const char *name, enum handler_loop loop)
+{
+	arm.name = name;
+	arm.server = SERVER_HANDLER;
+	arm.loop = loop;
+	return arm;
+}
+
+static struct arm by_ufdd(struct arm arm)
+{
+	arm.name = "ufdd";
+	arm.server = SERVER_UFDD;
+	return arm;
+}
+
+static void add_faults(struct rows *rows, bool is_quick, bool is_same_cpu, uint64_t gap_ns)
+{
+	for (unsigned int i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+		struct arm arm = fault_arm(i, gap_ns, is_quick);
+		struct row *row = add(rows, GROUP_FAULT, is_same_cpu,
+				      "p50 %s, gap %u us: ufdd / raw", faults[i].name,
+				      (unsigned int)(gap_ns / NSEC_PER_USEC));
+
+		row->above = by_ufdd(arm);
+		row->below = by_handler(arm, "raw", faults[i].raw);
+		aim(row, false, 1.10, 1.4);
+	}
+}
+
+/* What the bare loop would cost if it could not map the image, and what a zero page costs. */
+static void add_explanations(struct rows *rows, bool is_quick, bool is_same_cpu)
+{
+	struct arm arm = fault_arm(1, 0, is_quick);
+	struct row *row;
+
+	row = add(rows, GROUP_FAULT, is_same_cpu,
+		  "p50 shmem missing, gap 0 us: ufdd / raw by pread");
+	row->above = by_ufdd(arm);
+	row->below = by_handler(arm, "raw by pread", LOOP_RAW_READ);
+
+	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem missing, gap 0 us: plain / raw");
+	row->above = by_handler(arm, "plain", LOOP_PLAIN);
+	row->below = by_handler(arm, "raw", LOOP_RAW_COPY);
+	aim(row, false, 1.3, 1.5);
+
+	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem zero, gap 0 us: ufdd / raw");
+	arm.source = FROM_ZERO;
+	row->above = by_ufdd(arm);
+	row->below = by_handler(arm, "raw", LOOP_RAW_ZERO);
+}
+
+/*
+ * Faults on pages that are truly absent, while all the others are being filled, or not. The second
+ * kind has faults so far apart that background fill goes on in large pieces; its rate is limited so
+ * that pages stay absent for some time.
+ */
+static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
+{
+	struct arm arm = {
+		.kind = RAM_SHMEM,
+		.source = FROM_IMAGE,
+		.result = RESULT_P99,
+		.length_bytes = is_quick ? 256 * MIB : GROUPS_IMAGE_BYTES,
+		.n_touches = is_quick ? 1500 : 4000,
+		.only_absent = true,
+		.has_window = true,
+		.gap_ns = 30 * NSEC_PER_USEC,
+	};
+	struct row *row;
+
+	row = add(rows, GROUP_FAULT, is_same_cpu, "p99, gap 30 us: with background fill / without");
+	row->below = by_ufdd(arm);
+	arm.has_background = true;
+	row->above = by_ufdd(arm);
+	aim(row, false, 2, 4);
+	if (is_quick)
+		return;
+
+	row = add(rows, GROUP_FAULT, is_same_cpu, "p99, gap 2 ms: with background fill / without");
+	arm.n_touches = 500;
+	arm.gap_ns = 2 * NSEC_PER_MSEC;
+	arm.background_mib_s = 400;
+	row->above = by_ufdd(arm);
+	arm.has_background = false;
+	row->below = by_ufdd(arm);
+	aim(row, false, 2, 8);
+}
+
+void groups_fault(struct rows *rows, bool is_quick)
+{
+	for (unsigned int is_same_cpu = 0; is_same_cpu < 2; is_same_cpu++) {
+		add_faults(rows, is_quick, is_same_cpu, 0);
+		add_faults(rows, is_quick, is_same_cpu, 30 * NSEC_PER_USEC);
+		add_explanations(rows, is_quick, is_same_cpu);
+		add_interference(rows, is_quick, is_same_cpu);
+	}
+}
+
+/* ---- a whole memory ---- */
+
+static const struct {
+	const char *name;
+	bool is_sequential;
+	unsigned int percent;
+	double target[2], gate[2]; /* on another CPU, on the same */
+} walks[] = {
+	{ "random walk of 512 MiB", false, 100, { 5, 1.7 }, { 3.5, 1.3 } },
+	{ "sequential walk of 512 MiB", true, 100, { 6, 2.8 }, { 4, 1.8 } },
+	{ "random 5 % of 512 MiB", false, SPARSE_PERCENT, { 1.0, 0.75 }, { 0.7, 0.5 } },
+};
+
+static void add_walks(struct rows *rows, bool is_same_cpu)
+{
+	for (unsigned int i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
+		struct arm arm = {
+			.kind = RAM_SHMEM,
+			.source = FROM_IMAGE,
+			.result = RESULT_WALK,
+			.length_bytes = GROUPS_IMAGE_BYTES,
+			.is_sequential = walks[i].is_sequential,
+			.has_window = true,
+			.has_background = true,
+		};
+		struct row *row = add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
+				      walks[i].name);
+
+		arm.n_touches = GROUPS_IMAGE_BYTES / ram_page_bytes(arm.kind) * walks[i].percent /
+				100;
+		row->above = by_handler(arm, "plain", LOOP_PLAIN);
+		row->below = by_ufdd(arm);
+		aim(row, true, walks[i].target[is_same_cpu], walks[i].gate[is_same_cpu]);
+	}
+}
+
+static void add_fill(struct rows *rows, enum ram_kind kind, const char *name,
+		     enum handler_loop loop, double target)
+{
+	struct arm arm = {
+		.kind = kind,
+		.source = FROM_IMAGE,
+		.result = RESULT_FILL,
+		.length_bytes = kind == RAM_HUGETLB ? N_HUGE_TOUCHES * ram_page_bytes(kind)
+						    : GROUPS_IMAGE_BYTES,
+		.has_window = true,
+		.has_background = true,
+	};
+	struct row *row = add(rows, GROUP_RESTORE, false, "%s", name);
+
+	row->floor = FLOOR_MEMCPY;
+	row->above = by_handler(arm, "raw", loop);
+	row->below = by_ufdd(arm);
+	aim(row, true, target, target ? 0.8 : 0);
+}
+
+void groups_restore(struct rows *rows, bool is_quick)
+{
+	add_fill(rows, RAM_SHMEM, "bulk, shmem: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
+	add_fill(rows, RAM_HUGETLB, "bulk, hugetlb: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
+	if (!is_quick)
+		add_fill(rows, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd", LOOP_BULK_READ,
+			 0);
+	add_walks(rows, false);
+	add_walks(rows, true);
+}
