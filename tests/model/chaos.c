@@ -290,6 +290,10 @@ static void act_plug(void)
 	trace(area->is_shown ? "area %llu goes" : "area %llu comes",
 	      (uint64_t)(area - world.areas), 0, 0, 0);
 	for (uint64_t i = 0; i < area->n_pages; i++) {
+		/* whoever tracks scans a last time */
+		if (area->is_armed && !area->ptes[i].is_wp)
+			area_memory(area)->dirty[(area->first_page + i) / 64] |=
+				UINT64_C(1) << (area->first_page + i) % 64;
 		area->is_mapped[i] = !area->is_shown;
 		area->ptes[i] = (struct pte){};
 		area->vma[i] = 0;

@@ -117,6 +117,8 @@ void engine_recover(void)
 		crash_restore();
 		build(false);
 	} while (world.is_frozen);
+	for (unsigned int i = 0; i < world.n_memories; i++)
+		oracle_recovered(&world.memories[i]);
 	engine_check();
 }
 

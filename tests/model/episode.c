@@ -209,10 +209,6 @@ static void mend(void)
 
 		memory->file.has_foreign_mapping = false;
 		memory->file.n_pages = memory->n_pages;
-		/* what others have allocated and never used keeps every fill out */
-		for (uint64_t page = 0; page < memory->n_pages; page++)
-			if (memory->file.pages[page].is_cached && !memory->file.pages[page].is_data)
-				memory_punch(memory, page);
 		if (!memory->is_source_changed)
 			continue;
 		engine_kill();
@@ -260,21 +256,27 @@ static void settle(void)
 	}
 }
 
-/* Until the engine sleeps and nobody has anything to answer. */
+/*
+ * Until the engine has slept a while and is about to sleep with nothing to wait for. (It need not
+ * sleep for ever: pages that are unmapped are tried again from time to time.)
+ */
 static void rest(void)
 {
-	for (unsigned int turn = 0, n_sleeps = 0; n_sleeps < 20; turn++) {
+	for (unsigned int turn = 0, n_sleeps = 0; !engine_has_ended(); turn++) {
 		bool is_busy = model_source_complete();
 
 		is_busy |= engine_answer_chore();
 		is_busy |= !engine_turn();
-		is_busy |= !uring_is_idle();
-		n_sleeps = is_busy ? 0 : n_sleeps + 1;
-		n_sleeps += n_sleeps ? 0 : !is_busy;
-		(void)engine_turn();
+		n_sleeps += !is_busy && uring_is_idle();
+		if (n_sleeps == 20)
+			break;
+		if (!is_busy)
+			(void)engine_turn(); /* the sleep itself */
 		if (turn == N_TURNS_CALM)
 			model_fail("the engine does not come to rest");
 	}
+	if (!engine_has_ended())
+		engine_check_rest();
 }
 
 static void read_everything(void)
@@ -337,12 +339,10 @@ void episode_run(uint64_t n_steps)
 	mend();
 	settle();
 	rest();
-	engine_check_rest();
 	for (unsigned int i = 0; i < world.n_memories; i++)
 		if (world.memories[i].is_tracked)
 			check_tracked(&world.memories[i]);
 	read_everything();
 	rest();
-	engine_check_rest();
 	end();
 }

@@ -189,6 +189,7 @@ bool memory_poke(struct model_memory *memory, uint64_t page, uint64_t token, boo
 	if (!cached->is_cached && !file_allocate(memory, page, token))
 		return false;
 	cached->token = token;
+	cached->is_foreign = false;
 	cached->is_data = is_data || memory->kind == BACKING_HUGETLB;
 	return true;
 }

@@ -34,9 +34,10 @@ void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 	struct expected *expected = &memory->expected[page];
 	bool is_value = token == expected->value;
 	bool is_other = expected->has_other && token == expected->other;
+	bool is_discarded = expected->n_discards && (token == oracle_discarded(memory, page) ||
+						     memory->file.pages[page].is_foreign);
 
-	if (!is_value && !is_other &&
-	    !(expected->n_discards && token == oracle_discarded(memory, page)))
+	if (!is_value && !is_other && !is_discarded)
 		model_fail("wrong page: page %llu of memory %u reads %#llx, expected %#llx%s%s",
 			   (unsigned long long)page, (unsigned int)(memory - world.memories),
 			   (unsigned long long)token, (unsigned long long)expected->value,
@@ -64,8 +65,9 @@ void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove)
 	struct expected *expected = &memory->expected[at];
 
 	expected->n_discards++;
-	if (!is_remove && memory_is_shared(memory) && !memory->file.pages[at].is_cached) {
-		expected->other = 0;
+	if (!is_remove && memory_is_shared(memory) &&
+	    (!memory->file.pages[at].is_cached || memory->file.pages[at].is_foreign)) {
+		expected->other = memory->file.pages[at].token;
 		expected->has_other = true;
 	}
 }
@@ -87,7 +89,8 @@ void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool 
 		return;
 	expected->value = oracle_discarded(memory, at);
 	expected->has_other = false;
-	expected->is_changed |= memory->is_tracked;
+	expected->is_changed |= memory->is_tracked &&
+				world.processes[area->process].has_remove_events;
 }
 
 void oracle_punched(struct model_memory *memory, uint64_t page)
@@ -120,6 +123,8 @@ void oracle_announced(struct model_memory *memory, uint64_t page)
 		    page - area->first_page < area->n_pages)
 			is_there |= area->ptes[page - area->first_page].kind != PTE_NONE;
 	}
+	if (is_there && memory->file.pages[page].is_foreign)
+		expected->value = memory->file.pages[page].token; /* others made the new page */
 	if (is_there)
 		return; /* the guest went on with it, and nothing takes it away */
 	expected->value = oracle_discarded(memory, page);
@@ -135,10 +140,27 @@ void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token)
 	if (memory->source_kind != SOURCE_KIND_BACKING &&
 	    (state == PAGE_ABSENT || state == PAGE_FILLING)) {
 		oracle_trouble(memory, page, 1);
+		if (expected->n_discards || memory->source_tokens[page] == 0 || (expected->is_in_doubt && state == PAGE_FILLING)) {
+			expected->other = token;
+			expected->has_other = true;
+		}
 		return;
 	}
 	expected->value = token;
 	expected->has_other = false;
+}
+
+void oracle_recovered(struct model_memory *memory)
+{
+	for (uint64_t page = 0; page < memory->n_pages; page++) {
+		struct expected *expected = &memory->expected[page];
+
+		expected->is_in_doubt = engine_page_state(memory, page) == PAGE_FILLING;
+		if (!expected->is_in_doubt || !memory->file.pages[page].is_foreign)
+			continue;
+		expected->other = memory->file.pages[page].token;
+		expected->has_other = true;
+	}
 }
 
 void oracle_trouble(struct model_memory *memory, uint64_t page, uint64_t n_pages)

@@ -8,8 +8,8 @@
 
 #include "world.h"
 
-#define N_ENTRIES	2048
-#define N_STEPS_PRINTED 50
+#define N_ENTRIES	200048
+#define N_STEPS_PRINTED (getenv("MODEL_STEPS") ? strtoull(getenv("MODEL_STEPS"), NULL, 0) : 50)
 
 static struct {
 	const char *format;

@@ -132,6 +132,7 @@ struct expected {
 	bool has_other;
 	unsigned int n_discards; /* under way: value or what a discard leaves */
 	bool is_changed;	 /* by the guest, since a tracker was armed */
+	bool is_in_doubt;	 /* claimed by an engine that died: who made it cannot be told */
 	bool had_trouble;	 /* its bytes could not be had at some time: poison is right */
 };
 
@@ -251,6 +252,8 @@ void oracle_punched(struct model_memory *memory, uint64_t page);
 void oracle_announced(struct model_memory *memory, uint64_t page);
 /* Somebody else wrote into the file (it is shared memory). */
 void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token);
+/* A new engine has adopted the ledger. */
+void oracle_recovered(struct model_memory *memory);
 void oracle_trouble(struct model_memory *memory, uint64_t page, uint64_t n_pages);
 uint64_t oracle_discarded(const struct model_memory *memory, uint64_t page);
 
