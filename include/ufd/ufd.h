@@ -118,7 +118,8 @@ typedef void (*ufd_client_event_fn)(struct ufd_client *client, uint32_t event, v
  *		      @connection it is used only after that is lost, and NULL is none
  * @on_event:	      called by ufd_client_dispatch(); may be NULL
  * @userdata:	      for @on_event
- * @timeout_ns:	      longest wait of one call; 0 is 30 seconds, or UFD_CLIENT_FOREVER
+ * @timeout_ns:	      longest wait of one call; 0 is 30 seconds, or UFD_CLIENT_FOREVER. With
+ *		      UFD_CLIENT_OTHERS_EAGER it must be enough to fetch everything
  * @background_rate:  bytes a second of background fill, or UFD_CLIENT_NO_LIMIT
  * @window_bytes:     neighbours fetched with a demanded page, or UFD_CLIENT_NO_WINDOW
  * @flags:	      enum ufd_client_flags; an unknown bit fails with -EINVAL
@@ -390,7 +391,8 @@ int ufd_client_fd(const struct ufd_client *client);
  * hands the guest over anew when it is back. libufd(3) says why no byte is lost. Trouble is
  * reported by the event callback, not by the return value.
  *
- * Context: Any thread. Does not block.
+ * Context: Any thread. Does not block, but for a hand-over of thousands of mappings to a daemon that
+ *	    does not read: one second.
  * Return:  0, or -ENOMEM (call again).
  */
 int ufd_client_dispatch(struct ufd_client *client);

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/opts.h"
+#include "client/zeroing.h"
 
 int client_call(struct ufd_client *client, const char *what, const char *method,
 		const struct request *request, uint64_t deadline_ns,
@@ -61,6 +62,8 @@ void client_set_attached(struct ufd_client *client, const struct varlink_answer 
 	client->state = UFD_CLIENT_ATTACHED;
 	client->is_again = true;
 	client->is_uncertain = false;
+	for (size_t i = 0; i < client->memories.n_list; i++)
+		client->memories.list[i]->is_handed_over = true;
 	client_disarm(client);
 }
 
@@ -88,6 +91,9 @@ int ufd_client_attach(struct ufd_client *client)
 	if (client->state != UFD_CLIENT_DETACHED)
 		return client_fail(client, -EALREADY, "guest %s is attached already",
 				   client->opts.guest);
+	r = zeroing_find_complete(client);
+	if (r < 0)
+		return r;
 	r = request_attach(&request, &handover);
 	if (r == -ENOSPC)
 		return client_fail(client, r, "cannot attach: too many memories for one message");
@@ -111,22 +117,18 @@ int ufd_client_attach(struct ufd_client *client)
 	return 0;
 }
 
-/* Nothing is absent or registered any more. */
-static void set_detached(struct ufd_client *client, bool is_complete)
+/* Nothing is absent or registered any more, which the next attach sees for itself. */
+static void set_detached(struct ufd_client *client)
 {
 	client->state = UFD_CLIENT_DETACHED;
 	client->is_uncertain = false;
-	client->is_again |= is_complete;
-	for (size_t i = 0; i < client->memories.n_list; i++) {
-		client->memories.list[i]->is_complete |= is_complete;
+	for (size_t i = 0; i < client->memories.n_list; i++)
 		discards_done(&client->memories.list[i]->discards);
-	}
 }
 
 int ufd_client_detach(struct ufd_client *client, const struct ufd_client_detach_opts *given)
 {
 	_cleanup_(request_done) struct request request = {};
-	bool was_attached = client->state == UFD_CLIENT_ATTACHED;
 	struct ufd_client_detach_opts opts;
 	uint64_t deadline_ns;
 	int r;
@@ -155,7 +157,7 @@ int ufd_client_detach(struct ufd_client *client, const struct ufd_client_detach_
 			NULL);
 	/* The daemon has ended the guest by itself, or never had it. */
 	if (r == 0 || (r == -ENOENT && client->connection.varlink)) {
-		set_detached(client, was_attached && r == 0);
+		set_detached(client);
 		return 0;
 	}
 	return r;

@@ -277,6 +277,7 @@ int ufd_client_add_memory(struct ufd_client *client, const struct ufd_client_mem
 		memory = NULL;
 		return r;
 	}
+	memory->is_handed_over = client->state != UFD_CLIENT_DETACHED;
 	TAKE_PTR(memory);
 	return 0;
 }

@@ -25,12 +25,14 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/units.h"
 #include "client/zeroing.h"
 
 #define FIRST_PAUSE_NS	 (10 * NSEC_PER_MSEC)
 #define LONGEST_PAUSE_NS NSEC_PER_SEC
 #define ONLY_LOOK_NS	 1 /* a deadline that has passed */
+#define SEND_PATIENCE_NS NSEC_PER_SEC
 
 void client_arm(struct ufd_client *client, uint64_t after_ns)
 {
@@ -115,14 +117,17 @@ static void recovered(struct ufd_client *client, const struct varlink_answer *an
 	tell(client, event);
 }
 
-/* Begin a call whose answer a later dispatch sees. */
+/*
+ * Begin a call whose answer a later dispatch sees. Only a message that is bigger than the socket's
+ * buffer (thousands of regions) waits, and only for a daemon that does not read.
+ */
 static void send_call(struct ufd_client *client, const char *method, const struct request *request,
 		      enum recovery next)
 {
 	int r;
 
 	r = varlink_client_send(client->connection.varlink, method, request->parameters,
-				request->fds, request->n_fds, 0, ONLY_LOOK_NS);
+				request->fds, request->n_fds, 0, clock_now_ns() + SEND_PATIENCE_NS);
 	if (r < 0) {
 		pause_recovery(client);
 		return;

@@ -28,6 +28,7 @@ struct client_memory {
 	uint64_t asked_page_bytes; /* as the VMM said, 0 if it did not */
 	int backing;		   /* owned; -EBADF for anonymous memory */
 	int source_fd;		   /* owned; -EBADF for none */
+	bool is_handed_over;	   /* a daemon had it at some time */
 	bool is_complete;	   /* known to hold all its bytes: what does not exist is zero */
 	struct region *regions;	   /* owned; at least one once it is in the list */
 	size_t n_regions;

@@ -70,7 +70,7 @@ int zeroing_find_complete(struct ufd_client *client)
 		struct client_memory *memory = client->memories.list[i];
 		int r;
 
-		if (memory->is_complete)
+		if (memory->is_complete || !memory->is_handed_over)
 			continue;
 		r = find_complete(memory);
 		if (r < 0)

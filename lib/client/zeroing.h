@@ -8,7 +8,8 @@
  * zeroing_find_complete() - which memories hold all their bytes
  *
  * The daemon unregisters a memory when nothing of it is absent any more; so one that is not
- * registered is complete, and its holes are zero. Marks them.
+ * registered is complete, and its holes are zero. Marks them; those that no daemon had yet are not
+ * meant.
  * Return: 0 or -errno, with the client's error set.
  */
 int zeroing_find_complete(struct ufd_client *client);

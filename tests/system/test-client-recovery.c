@@ -32,6 +32,30 @@ START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
 }
 END_TEST
 
+START_TEST(a_hand_over_bigger_than_the_sockets_buffer_arrives)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(ANON);
+	_cleanup_(scene_done) struct scene scene;
+
+	scene_init(&scene);
+	UFD_OPTS(ufd_client_memory_opts, first, .source = "file:", .source_fd = scene.image,
+		 .name = "a-name-that-is-long-so-that-many-regions-make-a-big-message",
+		 .address = ram.bytes, .length = BLOCK);
+	EXPECT_OK(&scene, ufd_client_add_memory(scene.client, &first));
+	for (uint64_t i = 1; i < N_BLOCKS; i++) {
+		UFD_OPTS(ufd_client_region_opts, next, .memory = first.name, .length = BLOCK,
+			 .address = ram.bytes + i * BLOCK, .offset = i * BLOCK);
+		EXPECT_OK(&scene, ufd_client_add_region(scene.client, &next));
+	}
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	kill_ufdd(&scene);
+	start_ufdd(&scene);
+	loop_until(&scene, is_back, &scene);
+	expect_all(&ram);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
 START_TEST(what_was_discarded_or_written_outlives_the_daemon)
 {
 	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
@@ -162,6 +186,7 @@ int main(void)
 		"client-recovery",
 		(struct unit_test[]){
 			UNIT_TABLE(a_daemon_killed_while_it_pages_costs_no_byte, kinds),
+			UNIT(a_hand_over_bigger_than_the_sockets_buffer_arrives),
 			UNIT_TABLE(what_was_discarded_or_written_outlives_the_daemon, kinds),
 			UNIT(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next),
 			UNIT_TABLE(a_complete_memory_outlives_the_daemon_with_its_holes, kinds),
