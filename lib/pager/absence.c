@@ -29,8 +29,8 @@ static void absence_keep(struct ufd_pager_guest *paged, struct memory *memory,
 	struct command command = { .kind = COMMAND_KEEP, .memory = memory, .pages = pages };
 	uint64_t n;
 
-	if (paged->demand) {
-		(void)demand_command(paged->demand, &command);
+	if (paged_demand(paged)) {
+		(void)demand_command(paged_demand(paged), &command);
 		return;
 	}
 	(void)page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_FILLING);

@@ -86,7 +86,7 @@ static void bulk_chores(struct ufd_pager_guest *paged)
 	struct memory *asked = NULL;
 	struct chore chore;
 
-	while (paged->demand && demand_take_chore(paged->demand, &chore)) {
+	while (paged_demand(paged) && demand_take_chore(paged_demand(paged), &chore)) {
 		if (chore.kind == CHORE_COMPLETE)
 			bulk_graduate(paged);
 		/* One verdict answers for all touches of a memory that came before it. */
@@ -115,10 +115,18 @@ static void bulk_announce(struct ufd_pager_guest *paged, struct memory *memory, 
 
 static void bulk_watch(struct ufd_pager_guest *paged)
 {
-	if (!paged->demand || paged->opts.other_mappers == UFD_OTHERS_EAGER)
+	struct memory *memories[MAX_MEMORIES];
+	uint32_t n_memories;
+
+	if (!paged_demand(paged) || paged->opts.other_mappers == UFD_OTHERS_EAGER)
 		return;
-	for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
-		struct memory *memory = paged->guest->memories[i];
+	/* Memories only ever grow in number; reading /proc takes too long for the lock. */
+	pthread_mutex_lock(&paged->model_lock);
+	n_memories = paged->guest->n_memories;
+	memcpy(memories, paged->guest->memories, sizeof(memories));
+	pthread_mutex_unlock(&paged->model_lock);
+	for (uint32_t i = 0; i < n_memories; i++) {
+		struct memory *memory = memories[i];
 		pid_t pids[MAX_PIDS];
 		struct others others = { .pids = pids, .n_pids = MAX_PIDS };
 

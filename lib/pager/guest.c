@@ -102,13 +102,13 @@ EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *page
 	if (paged->pager->dispatching == paged)
 		paged->pager->dispatching = NULL;
 
-	if (paged->demand)
-		demand_stop(paged->demand);
+	if (paged_demand(paged))
+		demand_stop(paged_demand(paged));
 	view = paged->guest->view;
 	for (uint32_t i = 0; i < view->n_mappings; i++)
 		if (!view->mappings[i]->mapper->is_gone)
 			paged_unregister(view->mappings[i]);
-	demand_free(paged->demand);
+	demand_free(paged_demand(paged));
 	guest_free(paged->guest);
 	for (unsigned int i = 0; i < MAX_MEMORIES; i++)
 		source_unref(paged->sources[i]);
@@ -140,9 +140,9 @@ EXPORT void ufd_pager_guest_get_opts(const struct ufd_pager_guest *paged,
 
 int paged_command(struct ufd_pager_guest *paged, struct command *command)
 {
-	if (!paged->demand)
+	if (!paged_demand(paged))
 		return 0;
-	return demand_command(paged->demand, command);
+	return demand_command(paged_demand(paged), command);
 }
 
 /* Return: -EUSERS when processes that are not ours map a memory that is to be filled lazily. */
@@ -181,10 +181,11 @@ static void paged_config(const struct ufd_pager_guest *paged, struct demand_conf
 
 EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 {
+	_cleanup_(demand_freep) struct demand *demand = NULL;
 	struct demand_config config;
 	int r;
 
-	if (paged->demand)
+	if (paged_demand(paged))
 		return -EALREADY;
 	if (paged->opts.other_mappers == UFD_OTHERS_REFUSE) {
 		r = paged_refuse_others(paged);
@@ -193,11 +194,12 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 	}
 	paged_config(paged, &config);
 	pthread_mutex_lock(&paged->model_lock);
-	r = demand_new(&paged->demand, paged->guest, &config);
+	r = demand_new(&demand, paged->guest, &config);
 	if (r == 0)
-		r = demand_start(paged->demand);
-	if (r < 0)
-		paged->demand = demand_free(paged->demand);
+		r = demand_start(demand);
+	if (r == 0)
+		/* pairs with acquire in paged_demand() */
+		atomic_store_explicit(&paged->demand, TAKE_PTR(demand), memory_order_release);
 	pthread_mutex_unlock(&paged->model_lock);
 	if (r == 0 && paged->opts.other_mappers == UFD_OTHERS_EAGER)
 		r = ufd_pager_guest_finish(paged, 0);
@@ -292,7 +294,7 @@ EXPORT int ufd_pager_guest_finish(struct ufd_pager_guest *paged, uint64_t timeou
 	uint64_t until_ns = timeout_ns ? clock_now_ns() + timeout_ns : UINT64_MAX;
 	int r;
 
-	if (!paged->demand)
+	if (!paged_demand(paged))
 		return -EINVAL;
 	r = paged_command(paged, &command);
 	pthread_mutex_lock(&paged->pager->lock);

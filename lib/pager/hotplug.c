@@ -219,8 +219,8 @@ static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
 {
 	struct command command = { .kind = COMMAND_OPEN, .mapping = mapping };
 
-	if (paged->demand)
-		(void)demand_command(paged->demand, &command);
+	if (paged_demand(paged))
+		(void)demand_command(paged_demand(paged), &command);
 	else
 		mapping->is_open = true;
 }

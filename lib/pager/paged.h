@@ -25,8 +25,8 @@ struct ufd_pager_guest {
 	 * they look at them. The demand thread never takes it.
 	 */
 	pthread_mutex_t model_lock;
-	struct guest *guest;   /* owned */
-	struct demand *demand; /* owned; NULL before start */
+	struct guest *guest;	       /* owned */
+	struct demand *_Atomic demand; /* owned; NULL before start, then for ever the same */
 
 	/* under pager->lock */
 	unsigned int n_users; /* bulk threads that hold a pointer */
@@ -53,6 +53,12 @@ struct ufd_pager {
 	struct ufd_pager_guest *guests;
 	struct ufd_pager_guest *dispatching; /* by the thread that dispatches */
 };
+
+/* NULL before the start. Acquire: pairs with release in ufd_pager_guest_start(). */
+static inline struct demand *paged_demand(const struct ufd_pager_guest *paged)
+{
+	return atomic_load_explicit(&paged->demand, memory_order_acquire);
+}
 
 /* Carry out a command; without a demand thread yet there is nothing to tell. */
 int paged_command(struct ufd_pager_guest *paged, struct command *command);

@@ -99,7 +99,7 @@ EXPORT int ufd_pager_dispatch(struct ufd_pager *pager)
 	for (paged = pager->guests; paged; paged = next) {
 		next = paged->next;
 		pager->dispatching = paged;
-		while (paged->demand && demand_take_notice(paged->demand, &notice)) {
+		while (paged_demand(paged) && demand_take_notice(paged_demand(paged), &notice)) {
 			if (notice.kind == UFD_EVENT_ENDED)
 				atomic_store(&paged->is_ended, true);
 			if (!pager_deliver(pager, paged, &notice))

@@ -59,8 +59,8 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 	struct ufd_guest_stats stats = { .size = sizeof(stats) };
 	const struct guest *guest = paged->guest;
 
-	if (paged->demand)
-		stats_of_faults(demand_counters(paged->demand), &stats);
+	if (paged_demand(paged))
+		stats_of_faults(demand_counters(paged_demand(paged)), &stats);
 	for (uint32_t i = 0; i < guest->n_memories; i++) {
 		struct ufd_memory_stats memory = { .size = sizeof(memory) };
 

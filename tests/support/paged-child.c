@@ -68,7 +68,7 @@ struct checker {
 static bool is_page_right(const uint64_t *words, uint64_t page, uint64_t page_bytes)
 {
 	for (uint64_t i = 0; i < page_bytes / sizeof(words[0]); i++)
-		if (words[i] != child_word(page, i))
+		if (__atomic_load_n(&words[i], __ATOMIC_RELAXED) != child_word(page, i))
 			return false;
 	return true;
 }
@@ -88,7 +88,7 @@ static void *checker_main(void *userdata)
 					       page * checker->memory->page_bytes);
 
 		if (checker->order->with_writes && i % 3 == 0)
-			*(volatile uint64_t *)words = child_word(page, 0);
+			__atomic_store_n(words, child_word(page, 0), __ATOMIC_RELAXED);
 		if (!is_page_right(words, page, checker->memory->page_bytes))
 			checker->n_wrong++;
 	}
