@@ -80,15 +80,9 @@ void messages_replay(struct demand *demand)
 /* Poisoned pages stay so, also after a discard has cleared the marker. */
 static bool fault_on_poison(struct demand *demand, struct mapping *mapping, uint64_t page)
 {
-	struct memory *memory = mapping->memory;
-	uint64_t done;
-
-	if (!memory->n_poisoned || !memory_is_poisoned(memory, page))
+	if (!mapping->memory->n_poisoned || !memory_is_poisoned(mapping->memory, page))
 		return false;
-	(void)uffd_poison(mapping->mapper->uffd,
-			  (struct hva_range){ mapping_address(mapping, page), memory->page_bytes },
-			  &done);
-	fill_wake(demand, mapping, (struct page_range){ page, 1 });
+	stall_put_poison(demand, mapping, page);
 	return true;
 }
 

@@ -105,12 +105,27 @@ void stall_unask(struct demand *demand, struct memory *memory, struct page_range
 	}
 }
 
+void stall_put_poison(struct demand *demand, struct mapping *mapping, uint64_t page)
+{
+	struct hva_range range = { mapping_address(mapping, page), mapping->memory->page_bytes };
+	uint64_t done = 0;
+
+	if (uffd_poison(mapping->mapper->uffd, range, &done) == UFFD_PRESENT &&
+	    mapping->memory->dirty) {
+		/* a write-protect marker keeps poison out until it is cleared */
+		memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+		if (uffd_write_protect(mapping->mapper->uffd, range, false) == 0)
+			(void)uffd_poison(mapping->mapper->uffd, range, &done);
+	}
+	fill_wake(demand, mapping, (struct page_range){ page, 1 });
+}
+
 /* The page raises SIGBUS wherever it is mapped. It counts as removed: nothing will be fetched for
  * it. */
 static void stall_poison(struct demand *demand, struct stalled *entry)
 {
 	struct memory *memory = entry->memory;
-	uint64_t page = entry->page, done = 0;
+	uint64_t page = entry->page;
 
 	if (!memory_add_poisoned(memory, demand->guest->ledger, page)) {
 		entry->is_past_deadline = true; /* the list is full: go on stalling */
@@ -124,11 +139,7 @@ static void stall_poison(struct demand *demand, struct stalled *entry)
 		if (mapping->memory != memory || !mapping_shows(mapping, page) ||
 		    mapping->mapper->is_gone)
 			continue;
-		(void)uffd_poison(
-			mapping->mapper->uffd,
-			(struct hva_range){ mapping_address(mapping, page), memory->page_bytes },
-			&done);
-		fill_wake(demand, mapping, (struct page_range){ page, 1 });
+		stall_put_poison(demand, mapping, page);
 	}
 	count_add(&demand->counters.poisoned_pages, 1);
 	demand_tell(demand, UFD_EVENT_POISONED, memory, page, 1);

@@ -18,6 +18,7 @@
 #define STALL_MAX_NS (2 * NSEC_PER_SEC)
 
 struct demand;
+struct mapping;
 struct memory;
 
 struct stalled {
@@ -49,6 +50,9 @@ void stall_forget(struct demand *demand, struct memory *memory, struct page_rang
 
 /* The fill that asked for these pages came to nothing: ask again later. */
 void stall_unask(struct demand *demand, struct memory *memory, struct page_range pages);
+
+/* A marker that raises SIGBUS at @page of this mapping; who waits there gets it. */
+void stall_put_poison(struct demand *demand, struct mapping *mapping, uint64_t page);
 
 /* Ask again for what is due, apply the policy to what is overdue. */
 void stall_run(struct demand *demand);
