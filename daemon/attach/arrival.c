@@ -13,16 +13,17 @@
 static int new_engine_guest(struct paging *paging, struct refusal *refusal)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
+	struct ufd_pager_guest *guest;
 	int r;
 
 	settings_to_opts(&paging->settings, &opts);
 	opts.other_mappers = paging->settings.other_mappers == SETTINGS_OTHERS_EAGER
 				     ? UFD_OTHERS_EAGER
 				     : UFD_OTHERS_REFUSE;
-	r = ufd_pager_guest_new(paging->engine->pager, &paging->guest, paging->name, &opts);
+	r = ufd_pager_guest_new(paging->engine->pager, &guest, paging->name, &opts);
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "guest `%s`: %s", paging->name, strerror(-r));
-	ufd_pager_guest_set_userdata(paging->guest, paging->userdata);
+	paging_begin(paging, guest);
 	return 0;
 }
 

@@ -8,11 +8,13 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "kernel/proc-maps.h"
 #include "log.h"
 #include "refusal.h"
 
 #define TURN_NS	   (20 * NSEC_PER_MSEC)
 #define BETWEEN_NS NSEC_PER_MSEC
+#define SLOW_TURNS 25 /* after so many it is asked whether the mappings are still there */
 
 void paging_done(struct paging *paging)
 {
@@ -48,6 +50,35 @@ struct paging_memory *paging_memory(struct paging *paging, const char *name)
 	return NULL;
 }
 
+static bool claims(struct paging *paging, pid_t pid, uint64_t address, uint64_t length_bytes)
+{
+	UFD_OPTS(ufd_mapping_info, info);
+
+	for (uint32_t i = 0; ufd_pager_mapping_info(paging->guest, i, &info) == 0; i++)
+		if (info.pid == pid && info.address < address + length_bytes &&
+		    address < info.address + info.length)
+			return true;
+	return false;
+}
+
+struct paging *paging_find_claim(struct paging_engine *engine, pid_t pid, uint64_t address,
+				 uint64_t length_bytes)
+{
+	struct paging *paging;
+
+	LIST_FOREACH(paging, &engine->paging_list, paging_link)
+	if (claims(paging, pid, address, length_bytes))
+		return paging;
+	return NULL;
+}
+
+void paging_begin(struct paging *paging, struct ufd_pager_guest *guest)
+{
+	paging->guest = guest;
+	ufd_pager_guest_set_userdata(guest, paging->userdata);
+	LIST_INSERT_HEAD(&paging->engine->paging_list, paging, paging_link);
+}
+
 bool paging_has_process(struct paging *paging, pid_t pid)
 {
 	bool is_mapper = false;
@@ -68,16 +99,72 @@ void paging_keep_attachment(struct paging *paging, struct process_attachment *at
 		}
 }
 
+/* Absent bytes that a mapping shows; what none shows cannot be filled, nor missed. With the lock held. */
+static uint64_t missing_bytes(struct paging *paging)
+{
+	UFD_OPTS(ufd_mapping_info, info);
+	uint64_t total = 0, absent;
+
+	for (uint32_t i = 0; ufd_pager_mapping_info(paging->guest, i, &info) == 0; i++)
+		if (ufd_pager_guest_absent(paging->guest, info.memory, info.offset, info.length,
+					   &absent) == 0)
+			total += absent;
+	return total;
+}
+
+static bool is_mapped(const struct ufd_mapping_info *info)
+{
+	_cleanup_(proc_maps_done) struct proc_maps maps = {};
+
+	if (proc_maps_read(info->pid, &maps) < 0)
+		return true; /* it ends, or hides; its pidfd will tell */
+	for (size_t i = 0; i < maps.n_maps; i++) {
+		const struct hva_range *range = &maps.maps[i].range;
+
+		if (range->start.v < info->address + info->length &&
+		    info->address < range->start.v + range->length_bytes)
+			return true;
+	}
+	return false;
+}
+
+/* Mappings that their process took away without a word. With the lock held. */
+static void forget_vanished(struct paging *paging)
+{
+	UFD_OPTS(ufd_mapping_info, info);
+	uint32_t i = 0;
+
+	while (ufd_pager_mapping_info(paging->guest, i, &info) == 0) {
+		if (is_mapped(&info) ||
+		    ufd_pager_guest_remove_mapping(paging->guest, info.mapper, info.address,
+						   info.length) < 0)
+			i++;
+	}
+}
+
+/* One turn. Return: 0, -ETIMEDOUT to come again, -ESRCH. */
+static int finish_turn(struct paging *paging, bool is_slow)
+{
+	int r;
+
+	if (!paging->guest)
+		return -ESRCH;
+	r = ufd_pager_guest_finish(paging->guest, TURN_NS);
+	if (r != -ETIMEDOUT)
+		return r;
+	if (is_slow)
+		forget_vanished(paging);
+	return missing_bytes(paging) ? -ETIMEDOUT : 0;
+}
+
 int paging_finish(struct paging *paging, uint64_t deadline_ns)
 {
 	const struct timespec between = { .tv_nsec = (long)BETWEEN_NS };
+	int r;
 
-	for (;;) {
-		int r = -ESRCH;
-
+	for (unsigned int turn = 1;; turn++) {
 		paging_lock(paging);
-		if (paging->guest)
-			r = ufd_pager_guest_finish(paging->guest, TURN_NS);
+		r = finish_turn(paging, turn % SLOW_TURNS == 0);
 		paging_unlock(paging);
 		if (r != -ETIMEDOUT)
 			return r;
@@ -107,6 +194,8 @@ void paging_take_down(struct paging *paging)
 	size_t n_mappers;
 
 	paging_lock(paging);
+	if (paging->guest)
+		LIST_REMOVE(paging, paging_link);
 	paging->guest = ufd_pager_guest_free(paging->guest);
 	mappers = TAKE_PTR(paging->mappers);
 	n_mappers = paging->n_mappers;

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include <ufd/pager.h>
@@ -16,7 +17,8 @@
 /* The engine, which takes calls of one thread at a time: job threads wait for their turn. */
 struct paging_engine {
 	pthread_mutex_t lock;
-	struct ufd_pager *pager; /* owned */
+	struct ufd_pager *pager;	 /* owned */
+	LIST_HEAD(, paging) paging_list; /* those that have a guest */
 };
 
 /* Readable. */
@@ -45,6 +47,7 @@ struct paging {
 	struct settings settings;
 	void *userdata; /* of the engine's guest: comes with its events */
 
+	LIST_ENTRY(paging) paging_link;
 	struct ufd_pager_guest *guest;	/* owned; NULL before and after */
 	struct paging_memory *memories; /* owned */
 	size_t n_memories;
@@ -63,6 +66,13 @@ bool paging_try_lock(struct paging *paging);
 
 /* By the name clients use; with the lock held. NULL if there is none. */
 struct paging_memory *paging_memory(struct paging *paging, const char *name);
+
+/* The one that pages a piece of this range of the process already, or NULL. With the lock held. */
+struct paging *paging_find_claim(struct paging_engine *engine, pid_t pid, uint64_t address,
+				 uint64_t length_bytes);
+
+/* An engine's guest is there: its claims count from now on. With the lock held. */
+void paging_begin(struct paging *paging, struct ufd_pager_guest *guest);
 
 /* Does the process map a memory of a guest that is served? Context: job, without the lock. */
 bool paging_has_process(struct paging *paging, pid_t pid);

@@ -360,6 +360,23 @@ static int prove_owner(const struct plan_mapping *mapping, const struct plan_map
 			   "the userfaultfd does not belong to process %d", mapper->pid);
 }
 
+/* One uffd may register a range twice, so the kernel does not tell. */
+static int check_claims(const struct plan *plan, struct paging *paging, pid_t pid,
+			struct refusal *refusal)
+{
+	for (size_t i = 0; i < plan->n_mappings; i++) {
+		const struct plan_mapping *mapping = &plan->mappings[i];
+		const struct paging *other = paging_find_claim(
+			paging->engine, pid, mapping->address, mapping->length_bytes);
+
+		if (other)
+			return BAD_REGION(refusal, mapping->address,
+					  "guest `%s` has this memory of process %d already",
+					  other->name, pid);
+	}
+	return 0;
+}
+
 static int add_mapper(struct paging *paging, const struct plan_mapper *mapper, uint32_t *ret_number,
 		      bool *ret_is_new, struct refusal *refusal)
 {
@@ -404,6 +421,9 @@ int plan_apply(const struct plan *plan, struct paging *paging, const struct plan
 	uint32_t number;
 	int r;
 
+	r = check_claims(plan, paging, mapper->pid, refusal);
+	if (r < 0)
+		return r;
 	r = add_mapper(paging, mapper, &number, &is_unproved, refusal);
 	if (r < 0)
 		return r;

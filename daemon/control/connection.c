@@ -34,8 +34,6 @@ struct connection {
 	bool is_processing;
 };
 
-static void connection_process(struct connection *connection);
-
 static void on_readable(evutil_socket_t fd, short what, void *userdata);
 static void on_gone(evutil_socket_t fd, short what, void *userdata);
 static void on_writable(evutil_socket_t fd, short what, void *userdata);
@@ -316,5 +314,6 @@ void connection_call_done(struct connection *connection, struct call *call)
 		return;
 	event_del(connection->gone_event);
 	event_add(connection->read_event, NULL);
-	connection_process(connection);
+	/* the next call may lie in the buffer; but first whoever replied puts its things away */
+	event_active(connection->read_event, EV_READ, 0);
 }
