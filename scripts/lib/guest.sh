@@ -9,13 +9,15 @@ GUEST_MIB=2048
 GUEST_WORKING_SET_MIB=1280
 GUEST_BLANK_MIB=64
 GUEST_VCPUS=1
+GUEST_BACKEND=		# more options of the memory backend, such as `,hugetlb=on`
 
 # Debian's kernel for virtual machines, unpacked and not installed, and our init as the whole initrd.
 guest_prepare() {
 	local directory=$BUILD/guest image
 
 	mkdir -p "$directory" || return 1
-	GUEST_KERNEL=$(echo "$directory"/vmlinuz-*)
+	# Any build directory's will do: it is the same file.
+	GUEST_KERNEL=$(ls "$directory"/vmlinuz-* build*/guest/vmlinuz-* 2>/dev/null | head -n 1)
 	if [ ! -f "$GUEST_KERNEL" ]; then
 		image=$(packages_kernel_image)
 		if [ -z "$image" ] && [ "$(id -u)" -eq 0 ]; then
@@ -56,6 +58,7 @@ guest_start() {
 	[ "$GUEST_ACCEL" = kvm ] && cpu=host
 	backend=memory-backend-memfd,id=ram0,size=$size,share=on
 	[ "$memory" = memfd ] || backend=memory-backend-file,id=ram0,size=$size,share=on,mem-path=$memory
+	backend+=$GUEST_BACKEND
 
 	[ -p "$SCRATCH/$name.in" ] || mkfifo "$SCRATCH/$name.in" "$SCRATCH/$name.out" || return 1
 	process_start "$name" "$SCRATCH/$name.log" qemu-system-x86_64 -nodefaults -display none -no-reboot \
