@@ -143,6 +143,31 @@ START_TEST(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next)
 }
 END_TEST
 
+START_TEST(without_remove_events_a_discard_waits_for_nobody)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(ANON);
+	_cleanup_(scene_done) struct scene scene;
+	uint64_t page = ram.page_bytes;
+
+	scene_init_flags(&scene, UFD_CLIENT_NO_REMOVE_EVENTS);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	expect_block(&ram, page / BLOCK, 0);
+	discard(&scene, &ram, page, 2 * page);
+	expect_zero(&ram, page, 2 * page);
+	EXPECT_OK(&scene, ufd_client_note_discard(scene.client, "ram", 4 * page, page));
+	kill_ufdd(&scene);
+	/* With the events this thread would wait for the daemon that it is to find again. */
+	ck_assert_int_eq(madvise(ram.bytes + 4 * page, page, MADV_DONTNEED), 0);
+	start_ufdd(&scene);
+	loop_until(&scene, is_back, &scene);
+	expect_zero(&ram, page, 2 * page);
+	expect_zero(&ram, 4 * page, page);
+	expect_block(&ram, 3 * page / BLOCK, 0);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
 static bool is_unregistered(void *argument)
 {
 	const struct ram *ram = argument;
@@ -188,6 +213,7 @@ int main(void)
 			UNIT_TABLE(a_daemon_killed_while_it_pages_costs_no_byte, kinds),
 			UNIT(a_hand_over_bigger_than_the_sockets_buffer_arrives),
 			UNIT_TABLE(what_was_discarded_or_written_outlives_the_daemon, kinds),
+			UNIT(without_remove_events_a_discard_waits_for_nobody),
 			UNIT(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next),
 			UNIT_TABLE(a_complete_memory_outlives_the_daemon_with_its_holes, kinds),
 			{},

@@ -78,6 +78,24 @@ START_TEST(a_removed_mapping_is_no_longer_paged_and_the_rest_is)
 }
 END_TEST
 
+START_TEST(a_memory_that_comes_back_under_its_name_is_a_new_one)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]), dimm = map_ram(kinds[_i]);
+	_cleanup_(ram_done) struct ram next = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	describe(&scene, &dimm, "dimm", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	expect_all(&dimm);
+	EXPECT_OK(&scene, ufd_client_remove_region(scene.client, dimm.bytes, LENGTH));
+	describe(&scene, &next, "dimm", "file:");
+	expect_all(&next);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+}
+END_TEST
+
 START_TEST(discarded_bytes_are_zero_whether_they_were_fetched_or_not)
 {
 	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
@@ -175,6 +193,7 @@ int main(void)
 			UNIT(bytes_that_are_in_the_file_already_are_only_mapped),
 			UNIT_TABLE(memory_is_added_while_threads_fault, kinds),
 			UNIT_TABLE(a_removed_mapping_is_no_longer_paged_and_the_rest_is, kinds),
+			UNIT_TABLE(a_memory_that_comes_back_under_its_name_is_a_new_one, kinds),
 			UNIT_TABLE(discarded_bytes_are_zero_whether_they_were_fetched_or_not,
 				   kinds),
 			UNIT(bytes_written_to_the_file_are_kept),

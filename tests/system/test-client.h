@@ -125,7 +125,7 @@ static inline void on_event(struct ufd_client *client, uint32_t event, void *use
 }
 
 /* ufdd, an image, and a client that fetches only what is touched. */
-static inline void scene_init(struct scene *scene)
+static inline void scene_init_flags(struct scene *scene, uint32_t flags)
 {
 	const char *error = "";
 	int r;
@@ -137,12 +137,17 @@ static inline void scene_init(struct scene *scene)
 	UFD_OPTS(ufd_client_opts, opts, .guest = "g", .socket_path = scene->socket,
 		 .on_event = on_event, .userdata = scene, .background = UFD_CLIENT_OFF,
 		 .window_bytes = UFD_CLIENT_NO_WINDOW,
-		 .flags = geteuid() == 0 ? 0 : UFD_CLIENT_USER_MODE);
+		 .flags = flags | (geteuid() == 0 ? 0 : UFD_CLIENT_USER_MODE));
 	r = ufd_client_new(&scene->client, &opts, &error);
 	if (r == -ENOSYS || r == -EPERM)
 		unit_skip("%s", error);
 	ck_assert_msg(r == 0, "%s", error);
 	start_ufdd(scene);
+}
+
+static inline void scene_init(struct scene *scene)
+{
+	scene_init_flags(scene, 0);
 }
 
 static inline void scene_done(struct scene *scene)
