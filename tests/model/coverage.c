@@ -57,6 +57,7 @@ enum fault_action __wrap_fault_decide(enum fault_kind kind, enum page_state stat
 	enum fault_action action = __real_fault_decide(kind, state, is_backing_source);
 	enum backing_kind backing = backing_of(last_states);
 
+	trace("  decide(kind %llu, state %llu): %llu", kind, state, action, 0);
 	if (action != wanted_action(kind, state, is_backing_source))
 		model_fail("%s x %s: %s is decided", kind_names[kind], page_state_name(state),
 			   fault_action_name(action));

@@ -62,8 +62,8 @@ static void make_memory(struct model_memory *memory)
 		if (chance_below(6) == 0)
 			is_zero = !is_zero;
 		/* a gigabyte of zeros takes long to be told from others */
-		if (memory->page_bytes < GIB &&
-		    (is_zero || memory->source_kind == SOURCE_KIND_ZERO))
+		if (memory->source_kind == SOURCE_KIND_ZERO ||
+		    (is_zero && memory->page_bytes < GIB))
 			continue;
 		memory->source_tokens[i] = ++world.next_token << 8 | 0x11;
 	}

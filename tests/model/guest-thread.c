@@ -114,7 +114,6 @@ void thread_discard(struct thread *thread, struct area *area, struct page_range 
 static void thread_zap(struct thread *thread)
 {
 	struct model_memory *memory = area_memory(thread->area);
-	bool is_silent = !world.processes[thread->process].has_remove_events;
 
 	for (uint64_t i = thread->page; i < thread->page + thread->n_pages; i++) {
 		uint64_t at = thread->area->first_page + i;
@@ -124,12 +123,6 @@ static void thread_zap(struct thread *thread)
 		else
 			memory_zap(thread->area, i);
 		oracle_discard_ends(thread->area, i, thread->is_remove, true);
-		/* What is absent may be filled after all: nobody told the engine. */
-		if (is_silent && (engine_page_state(memory, at) == PAGE_ABSENT ||
-				  engine_page_state(memory, at) == PAGE_FILLING)) {
-			memory->expected[at].other = memory->source_tokens[at];
-			memory->expected[at].has_other = true;
-		}
 	}
 	trace("thread %llu zapped pages %llu+%llu", number_of(thread),
 	      thread->area->first_page + thread->page, thread->n_pages, 0);

@@ -12,6 +12,26 @@
 #include "guest/page-state.h"
 #include "world.h"
 
+static uint64_t number_of(const struct model_memory *memory)
+{
+	return (uint64_t)(memory - world.memories);
+}
+
+static void expect(struct model_memory *memory, uint64_t page, uint64_t value)
+{
+	memory->expected[page].value = value;
+	memory->expected[page].has_other = false;
+	trace("    expected of page %llu of memory %llu: %#llx", page, number_of(memory), value, 0);
+}
+
+static void expect_also(struct model_memory *memory, uint64_t page, uint64_t other)
+{
+	memory->expected[page].other = other;
+	memory->expected[page].has_other = true;
+	trace("    expected of page %llu of memory %llu: %#llx or %#llx", page, number_of(memory),
+	      memory->expected[page].value, other);
+}
+
 void oracle_init(struct model_memory *memory)
 {
 	for (uint64_t page = 0; page < memory->n_pages; page++)
@@ -29,6 +49,15 @@ uint64_t oracle_discarded(const struct model_memory *memory, uint64_t page)
 	return memory->kind == BACKING_PRIVATE && cached->is_cached ? cached->token : 0;
 }
 
+/* The engine still has to fill it. */
+static bool is_to_come(const struct model_memory *memory, uint64_t page)
+{
+	unsigned int state = engine_page_state(memory, page);
+
+	return memory->source_kind != SOURCE_KIND_BACKING &&
+	       (state == PAGE_ABSENT || state == PAGE_FILLING);
+}
+
 void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 {
 	struct expected *expected = &memory->expected[page];
@@ -38,82 +67,67 @@ void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 						     memory->file.pages[page].is_foreign);
 
 	if (!is_value && !is_other && !is_discarded)
-		model_fail("wrong page: page %llu of memory %u reads %#llx, expected %#llx%s%s",
-			   (unsigned long long)page, (unsigned int)(memory - world.memories),
+		model_fail("wrong page: page %llu of memory %llu reads %#llx, expected %#llx or %#llx",
+			   (unsigned long long)page, (unsigned long long)number_of(memory),
 			   (unsigned long long)token, (unsigned long long)expected->value,
-			   expected->has_other ? " or " : "",
-			   expected->has_other ? (expected->other ? "other" : "zeros") : "");
-	if (expected->n_discards)
-		return;
-	expected->value = token;
-	expected->has_other = false;
+			   (unsigned long long)(expected->has_other ? expected->other
+								    : expected->value));
+	if (!expected->n_discards && expected->has_other)
+		expect(memory, page, token);
 }
 
 void oracle_write(struct model_memory *memory, uint64_t page, uint64_t token)
 {
-	struct expected *expected = &memory->expected[page];
-
-	expected->value = token;
-	expected->has_other = false;
-	expected->is_changed |= memory->is_tracked;
+	expect(memory, page, token);
+	memory->expected[page].is_changed |= memory->is_tracked;
 }
 
 void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove)
 {
 	struct model_memory *memory = area_memory(area);
 	uint64_t at = area->first_page + page;
-	struct expected *expected = &memory->expected[at];
+	const struct file_page *cached = &memory->file.pages[at];
 
-	expected->n_discards++;
-	if (!is_remove && memory_is_shared(memory) &&
-	    (!memory->file.pages[at].is_cached || memory->file.pages[at].is_foreign)) {
-		expected->other = memory->file.pages[at].token;
-		expected->has_other = true;
-	}
+	memory->expected[at].n_discards++;
+	if (!is_remove && memory_is_shared(memory) && (!cached->is_cached || cached->is_foreign))
+		expect_also(memory, at, cached->token);
 }
 
 void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool has_happened)
 {
 	struct model_memory *memory = area_memory(area);
 	uint64_t at = area->first_page + page;
-	struct expected *expected = &memory->expected[at];
+	bool is_silent = !world.processes[area->process].has_remove_events;
 
-	expected->n_discards--;
+	memory->expected[at].n_discards--;
 	if (!has_happened) {
 		/* the engine may have heard of it, or not */
-		expected->other = oracle_discarded(memory, at);
-		expected->has_other = true;
+		expect_also(memory, at, oracle_discarded(memory, at));
 		return;
 	}
 	if (!is_remove && memory_is_shared(memory))
 		return;
-	expected->value = oracle_discarded(memory, at);
-	expected->has_other = false;
-	expected->is_changed |= memory->is_tracked &&
-				world.processes[area->process].has_remove_events;
+	/* of what nobody said the tracker need not know, not even that it was written before */
+	memory->expected[at].is_changed = memory->is_tracked && !is_silent;
+	expect(memory, at, oracle_discarded(memory, at));
+	/* What is absent may be filled after all: nobody told the engine. */
+	if (is_silent && is_to_come(memory, at))
+		expect_also(memory, at, memory->source_tokens[at]);
 }
 
 void oracle_punched(struct model_memory *memory, uint64_t page)
 {
-	struct expected *expected = &memory->expected[page];
-	unsigned int state = engine_page_state(memory, page);
-
-	if (memory->kind == BACKING_PRIVATE)
-		return;
-	if (memory->source_kind == SOURCE_KIND_BACKING || state == PAGE_PRESENT ||
-	    state == PAGE_REMOVED) {
-		expected->value = 0;
-		expected->has_other = false;
+	memory->expected[page].is_changed = false; /* no tracker knows, either */
+	if (!is_to_come(memory, page)) {
+		expect(memory, page, 0);
 		return;
 	}
-	expected->value = memory->source_tokens[page];
-	expected->other = 0;
-	expected->has_other = true;
+	expect(memory, page, memory->source_tokens[page]);
+	expect_also(memory, page, 0);
 }
 
 void oracle_announced(struct model_memory *memory, uint64_t page)
 {
-	struct expected *expected = &memory->expected[page];
 	bool is_there = memory->file.pages[page].is_cached;
 
 	for (unsigned int i = 0; i < N_AREAS && !memory_is_shared(memory); i++) {
@@ -123,31 +137,26 @@ void oracle_announced(struct model_memory *memory, uint64_t page)
 		    page - area->first_page < area->n_pages)
 			is_there |= area->ptes[page - area->first_page].kind != PTE_NONE;
 	}
-	if (is_there && memory->file.pages[page].is_foreign)
-		expected->value = memory->file.pages[page].token; /* others made the new page */
-	if (is_there)
-		return; /* the guest went on with it, and nothing takes it away */
-	expected->value = oracle_discarded(memory, page);
-	expected->has_other = false;
+	if (!is_there)
+		expect(memory, page, oracle_discarded(memory, page));
+	else if (memory->file.pages[page].is_foreign)
+		expect(memory, page, memory->file.pages[page].token); /* others made the new page */
+	/* else the guest went on with it, and nothing takes it away */
 }
 
 void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token)
 {
-	struct expected *expected = &memory->expected[page];
-	unsigned int state = engine_page_state(memory, page);
+	const struct expected *expected = &memory->expected[page];
 
 	/* An absent page belongs to the source, whatever lies in the file. */
-	if (memory->source_kind != SOURCE_KIND_BACKING &&
-	    (state == PAGE_ABSENT || state == PAGE_FILLING)) {
-		oracle_trouble(memory, page, 1);
-		if (expected->n_discards || memory->source_tokens[page] == 0 || (expected->is_in_doubt && state == PAGE_FILLING)) {
-			expected->other = token;
-			expected->has_other = true;
-		}
+	if (!is_to_come(memory, page)) {
+		expect(memory, page, token);
 		return;
 	}
-	expected->value = token;
-	expected->has_other = false;
+	oracle_trouble(memory, page, 1);
+	if (expected->n_discards || memory->source_tokens[page] == 0 ||
+	    (expected->is_in_doubt && engine_page_state(memory, page) == PAGE_FILLING))
+		expect_also(memory, page, token);
 }
 
 void oracle_recovered(struct model_memory *memory)
@@ -156,10 +165,8 @@ void oracle_recovered(struct model_memory *memory)
 		struct expected *expected = &memory->expected[page];
 
 		expected->is_in_doubt = engine_page_state(memory, page) == PAGE_FILLING;
-		if (!expected->is_in_doubt || !memory->file.pages[page].is_foreign)
-			continue;
-		expected->other = memory->file.pages[page].token;
-		expected->has_other = true;
+		if (expected->is_in_doubt && memory->file.pages[page].is_foreign)
+			expect_also(memory, page, memory->file.pages[page].token);
 	}
 }
 
