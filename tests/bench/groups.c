@@ -12,6 +12,11 @@
 #define N_HUGE_TOUCHES (GROUPS_HUGE_PAGES / 2)
 #define SPARSE_PERCENT 5
 
+uint64_t groups_image_bytes(bool is_quick)
+{
+	return is_quick ? 128 * MIB : 512 * MIB;
+}
+
 static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
 		       ...) __attribute__((format(printf, 4, 5)));
 
@@ -130,7 +135,7 @@ static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
 		.kind = RAM_SHMEM,
 		.source = FROM_IMAGE,
 		.result = RESULT_P99,
-		.length_bytes = is_quick ? 256 * MIB : GROUPS_IMAGE_BYTES,
+		.length_bytes = groups_image_bytes(is_quick),
 		.n_touches = is_quick ? 1500 : 4000,
 		.only_absent = true,
 		.has_window = true,
@@ -174,19 +179,19 @@ static const struct {
 	unsigned int percent;
 	double target[2], gate[2]; /* on another CPU, on the same */
 } walks[] = {
-	{ "random walk of 512 MiB", false, 100, { 5, 1.7 }, { 3.5, 1.3 } },
-	{ "sequential walk of 512 MiB", true, 100, { 6, 2.8 }, { 4, 1.8 } },
-	{ "random 5 % of 512 MiB", false, SPARSE_PERCENT, { 1.0, 0.75 }, { 0.7, 0.5 } },
+	{ "random walk", false, 100, { 5, 1.7 }, { 3.5, 1.3 } },
+	{ "sequential walk", true, 100, { 6, 2.8 }, { 4, 1.8 } },
+	{ "random 5 %", false, SPARSE_PERCENT, { 1.0, 0.75 }, { 0.7, 0.5 } },
 };
 
-static void add_walks(struct rows *rows, bool is_same_cpu)
+static void add_walks(struct rows *rows, bool is_quick, bool is_same_cpu)
 {
 	for (unsigned int i = 0; i < sizeof(walks) / sizeof(walks[0]); i++) {
 		struct arm arm = {
 			.kind = RAM_SHMEM,
 			.source = FROM_IMAGE,
 			.result = RESULT_WALK,
-			.length_bytes = GROUPS_IMAGE_BYTES,
+			.length_bytes = groups_image_bytes(is_quick),
 			.is_sequential = walks[i].is_sequential,
 			.has_window = true,
 			.has_background = true,
@@ -194,15 +199,15 @@ static void add_walks(struct rows *rows, bool is_same_cpu)
 		struct row *row = add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
 				      walks[i].name);
 
-		arm.n_touches = GROUPS_IMAGE_BYTES / ram_page_bytes(arm.kind) * walks[i].percent /
-				100;
+		arm.n_touches = groups_image_bytes(is_quick) / ram_page_bytes(arm.kind) *
+				walks[i].percent / 100;
 		row->above = by_handler(arm, "plain", LOOP_PLAIN);
 		row->below = by_ufdd(arm);
 		aim(row, true, walks[i].target[is_same_cpu], walks[i].gate[is_same_cpu]);
 	}
 }
 
-static void add_fill(struct rows *rows, enum ram_kind kind, const char *name,
+static void add_fill(struct rows *rows, bool is_quick, enum ram_kind kind, const char *name,
 		     enum handler_loop loop, double target)
 {
 	struct arm arm = {
@@ -210,7 +215,7 @@ static void add_fill(struct rows *rows, enum ram_kind kind, const char *name,
 		.source = FROM_IMAGE,
 		.result = RESULT_FILL,
 		.length_bytes = kind == RAM_HUGETLB ? N_HUGE_TOUCHES * ram_page_bytes(kind)
-						    : GROUPS_IMAGE_BYTES,
+						    : groups_image_bytes(is_quick),
 		.has_window = true,
 		.has_background = true,
 	};
@@ -224,11 +229,12 @@ static void add_fill(struct rows *rows, enum ram_kind kind, const char *name,
 
 void groups_restore(struct rows *rows, bool is_quick)
 {
-	add_fill(rows, RAM_SHMEM, "bulk, shmem: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
-	add_fill(rows, RAM_HUGETLB, "bulk, hugetlb: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
+	add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
+	add_fill(rows, is_quick, RAM_HUGETLB, "bulk, hugetlb: raw COPY / ufdd", LOOP_BULK_COPY,
+		 0.95);
 	if (!is_quick)
-		add_fill(rows, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd", LOOP_BULK_READ,
-			 0);
-	add_walks(rows, false);
-	add_walks(rows, true);
+		add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd",
+			 LOOP_BULK_READ, 0);
+	add_walks(rows, is_quick, false);
+	add_walks(rows, is_quick, true);
 }

@@ -12,7 +12,7 @@
 #define GROUP_RESTORE "restore"
 
 /* The largest memory of any row, and so the size of the saved one. */
-#define GROUPS_IMAGE_BYTES (512 * MIB)
+uint64_t groups_image_bytes(bool is_quick);
 
 /* Huge pages that rows of hugetlbfs need: those that hold the bytes already, and those to fill. */
 #define GROUPS_HUGE_PAGES 96

@@ -3,12 +3,14 @@
 #include "machine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +54,21 @@ void machine_pin(int cpu)
 	CPU_SET(cpu, &cpus);
 	if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
 		die("cannot stay on CPU %d", cpu);
+}
+
+void machine_come_first(void)
+{
+	int fd;
+
+	(void)setpriority(PRIO_PROCESS, 0, -20);
+	/* Where sessions share the CPU as groups, a process is compared within its own only. */
+	if (setsid() < 0)
+		return;
+	fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)!write(fd, "-20", 3);
+	close(fd);
 }
 
 void machine_warm(uint64_t bytes)

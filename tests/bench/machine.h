@@ -15,6 +15,9 @@ bool machine_cpus(int ret_cpus[2]);
 /* The calling thread stays on @cpu from now on. */
 void machine_pin(int cpu);
 
+/* Before other programs, where we may; for this process and those it starts, so for every arm. */
+void machine_come_first(void);
+
 /*
  * Touch @bytes and give them back. Memory that the host has taken away costs faults that this
  * machine does not see; what was freed a moment ago is still backed.

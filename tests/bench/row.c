@@ -106,7 +106,8 @@ static void measure_once(struct bench *bench, const struct row *row, unsigned in
 	double ignored;
 
 	machine_warm(row->above.length_bytes + row->above.length_bytes / 8);
-	run_round(bench, row, &ignored, &ignored, &ignored);
+	if (n_rounds > 1)
+		run_round(bench, row, &ignored, &ignored, &ignored);
 	before = machine_load();
 	for (unsigned int i = 0; i < n_rounds; i++) {
 		run_round(bench, row, &rounds.above[i], &rounds.below[i], &rounds.floor[i]);

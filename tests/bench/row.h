@@ -36,9 +36,9 @@ struct result {
 	double load_of_others;
 };
 
-/* How much effort a row gets. */
+/* How much a row is worth. */
 struct effort {
-	unsigned int n_rounds;	     /* beside the first one, which is thrown away */
+	unsigned int n_rounds;	     /* before them one is thrown away, if there are several */
 	unsigned int n_repeats;	     /* of a noisy row */
 	uint64_t no_repeat_after_ns; /* moment; 0: never */
 };
