@@ -18,6 +18,7 @@
 #include "wire/varlink.h"
 
 #define DRAIN_SECONDS 5
+#define FRAME_SECONDS 5 /* for one message, from its first byte to its last */
 
 struct connection {
 	unsigned int n_refs;
@@ -27,6 +28,7 @@ struct connection {
 	struct event *read_event;  /* owned */
 	struct event *gone_event;  /* owned; while working */
 	struct event *write_event; /* owned; while bytes wait */
+	struct event *amid_timer;  /* owned; while a message has begun and not ended */
 	struct evbuffer *backlog;  /* owned */
 	struct frame_reader reader;
 	struct call *call; /* a reference; the one at work */
@@ -37,6 +39,7 @@ struct connection {
 static void on_readable(evutil_socket_t fd, short what, void *userdata);
 static void on_gone(evutil_socket_t fd, short what, void *userdata);
 static void on_writable(evutil_socket_t fd, short what, void *userdata);
+static void on_amid(evutil_socket_t fd, short what, void *userdata);
 
 int connection_new(struct connection **ret, struct server *server, int given,
 		   const struct credentials *credentials)
@@ -58,8 +61,10 @@ int connection_new(struct connection **ret, struct server *server, int given,
 					   connection);
 	connection->write_event = event_new(base, connection->fd, EV_WRITE | EV_PERSIST,
 					    on_writable, connection);
-	if (!connection->backlog || !connection->read_event || !connection->gone_event ||
-	    !connection->write_event || event_add(connection->read_event, NULL) < 0)
+	connection->amid_timer = evtimer_new(base, on_amid, connection);
+	if (!connection->amid_timer || !connection->backlog || !connection->read_event ||
+	    !connection->gone_event || !connection->write_event ||
+	    event_add(connection->read_event, NULL) < 0)
 		return -ENOMEM;
 	connection->server = server;
 	*ret = TAKE_PTR(connection);
@@ -85,6 +90,7 @@ static void connection_close(struct connection *connection)
 	free_event(&connection->read_event);
 	free_event(&connection->gone_event);
 	free_event(&connection->write_event);
+	free_event(&connection->amid_timer);
 	frame_reader_done(&connection->reader);
 	closep(&connection->fd);
 	connection->fd = -EBADF;
@@ -199,6 +205,7 @@ static void connection_drain(struct connection *connection)
 
 	connection->is_draining = true;
 	event_del(connection->read_event);
+	event_del(connection->amid_timer);
 	if (evbuffer_get_length(connection->backlog))
 		event_add(connection->write_event, &patience);
 	else
@@ -219,6 +226,25 @@ static void connection_fail(struct connection *connection, const char *what)
 	json_decref(message);
 	if (connection->server)
 		connection_drain(connection);
+}
+
+/*
+ * A message must end: what came with it is held meanwhile, and that can be the client's own end of
+ * this socket, which then nobody could ever close.
+ */
+static void on_amid(evutil_socket_t fd, short what, void *userdata)
+{
+	connection_fail(userdata, "a message that did not end in time");
+}
+
+static void connection_watch_time(struct connection *connection)
+{
+	const struct timeval patience = { .tv_sec = FRAME_SECONDS };
+
+	if (!frame_reader_is_amid(&connection->reader))
+		event_del(connection->amid_timer);
+	else if (!evtimer_pending(connection->amid_timer, NULL))
+		evtimer_add(connection->amid_timer, &patience);
 }
 
 /* Is the other side closed as a whole, or only for writing (it still reads what we say)? */
@@ -294,9 +320,14 @@ static void connection_process(struct connection *connection)
 		break;
 	}
 	connection->is_processing = false;
-	if (connection_is_open(connection) && connection->call) {
+	if (!connection_is_open(connection))
+		return;
+	if (connection->call) {
+		event_del(connection->amid_timer);
 		event_del(connection->read_event);
 		event_add(connection->gone_event, NULL);
+	} else {
+		connection_watch_time(connection);
 	}
 }
 

@@ -86,5 +86,8 @@ void method_dispatch(struct control *control, struct call *call)
 		return;
 	log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "pid %d, uid %u calls %s with %zu fds",
 		  call->peer.pid, call->peer.uid, call->request.method, call->frame.n_fds);
+	/* a stream may last for days, and what it holds can be the client's own end of the socket */
+	if (!call->method->takes_fds)
+		frame_drop_fds(&call->frame);
 	method_run(control, call);
 }

@@ -12,6 +12,7 @@ struct method {
 	const char *name; /* short: Attach */
 	enum access access;
 	bool needs_more; /* a stream: without `more` the client gets ExpectedMore */
+	bool takes_fds;	 /* else those that came are closed before it runs */
 	/*
 	 * Replies, or keeps a reference and replies later.
 	 * Return: 0; -ECANCELED with @refusal set; other -errno, told as SystemError.

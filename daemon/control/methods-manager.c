@@ -82,8 +82,8 @@ static int set_log(struct control *control, struct call *call, struct refusal *r
 }
 
 const struct method manager_methods[] = {
-	{ "Status", ACCESS_READ, false, status },
-	{ "WatchEvents", ACCESS_READ, true, watch_events },
-	{ "SetLog", ACCESS_ADMIN, false, set_log },
+	{ "Status", ACCESS_READ, false, false, status },
+	{ "WatchEvents", ACCESS_READ, true, false, watch_events },
+	{ "SetLog", ACCESS_ADMIN, false, false, set_log },
 	{},
 };

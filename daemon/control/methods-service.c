@@ -32,7 +32,7 @@ static int get_interface_description(struct control *control, struct call *call,
 }
 
 const struct method service_methods[] = {
-	{ "GetInfo", ACCESS_READ, false, get_info },
-	{ "GetInterfaceDescription", ACCESS_READ, false, get_interface_description },
+	{ "GetInfo", ACCESS_READ, false, false, get_info },
+	{ "GetInterfaceDescription", ACCESS_READ, false, false, get_interface_description },
 	{},
 };

@@ -17,10 +17,17 @@ static void close_all(const int *fds, size_t n_fds)
 		closep(&fds[i]);
 }
 
-void frame_done(struct frame *frame)
+void frame_drop_fds(struct frame *frame)
 {
 	close_all(frame->fds, frame->n_fds);
 	free(frame->fds);
+	frame->fds = NULL;
+	frame->n_fds = 0;
+}
+
+void frame_done(struct frame *frame)
+{
+	frame_drop_fds(frame);
 	json_decref(frame->message);
 	*frame = (struct frame){};
 }
@@ -243,6 +250,11 @@ int frame_reader_next(struct frame_reader *reader, struct frame *ret)
 	*ret = frame;
 	frame = (struct frame){};
 	return 0;
+}
+
+bool frame_reader_is_amid(const struct frame_reader *reader)
+{
+	return reader->n_bytes > 0;
 }
 
 const char *frame_outcome_text(int outcome)

@@ -34,6 +34,9 @@ struct frame {
 
 void frame_done(struct frame *frame);
 
+/* Close the fds, keep the message. */
+void frame_drop_fds(struct frame *frame);
+
 /* The stream's fd and the number of the byte it arrived with. Private. */
 struct frame_fd {
 	uint64_t position;
@@ -83,6 +86,9 @@ int frame_reader_receive(struct frame_reader *reader, int socket);
  * starts. Return: 0, FRAME_NONE, FRAME_TOO_LONG, FRAME_TOO_DEEP, FRAME_BAD_JSON, or -ENOMEM.
  */
 int frame_reader_next(struct frame_reader *reader, struct frame *ret);
+
+/* Has a message begun that has not ended? After frame_reader_next() said FRAME_NONE. */
+bool frame_reader_is_amid(const struct frame_reader *reader);
 
 /* For people. */
 const char *frame_outcome_text(int outcome);
