@@ -83,7 +83,7 @@ static bool are_same_time(struct timespec a, struct timespec b)
 static bool file_has_changed(struct file_source *file)
 {
 	const struct identity *then = &file->identity;
-	struct identity now;
+	struct identity now = {};
 
 	if (identify(file->fd, &now) || now.device != then->device || now.inode != then->inode ||
 	    now.length_bytes != then->length_bytes ||

@@ -14,6 +14,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/units.h"
 #include "kernel/uring.h"
 #include "source/kinds.h"
@@ -58,6 +59,16 @@ static unsigned char byte_at(uint64_t offset)
 	return offset * 31 + offset / 4096 * 7;
 }
 
+/* One assertion for all of them: each costs a message to the harness. */
+static void check_bytes(const unsigned char *bytes, uint64_t offset)
+{
+	uint64_t n_wrong = 0;
+
+	for (uint64_t i = 0; i < PIECE; i++)
+		n_wrong += bytes[i] != byte_at(offset + i);
+	ck_assert_uint_eq(n_wrong, 0);
+}
+
 static int make_image(const char *path)
 {
 	static unsigned char bytes[PIECE];
@@ -72,18 +83,24 @@ static int make_image(const char *path)
 	return fd;
 }
 
-/* Nothing of it is cached afterwards; skips the test where that cannot be had. */
+/*
+ * Nothing of it is cached afterwards; skips the test where that cannot be had. The kernel keeps
+ * pages that another CPU has just added, so it is asked until it is true.
+ */
 static void make_cold(int fd)
 {
 	static unsigned char byte;
 	struct iovec piece = { &byte, 1 };
+	uint64_t deadline_ns = clock_now_ns() + 10 * NSEC_PER_SEC;
 
-	ck_assert_int_eq(fsync(fd), 0);
-	ck_assert_int_eq(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	if (preadv2(fd, &piece, 1, IMAGE_BYTES / 2, RWF_NOWAIT) != -1 || errno != EAGAIN) {
-		remove_directory();
-		unit_skip("the file system of %s cannot drop what it has cached", directory);
-	}
+	do {
+		ck_assert_int_eq(fsync(fd), 0);
+		ck_assert_int_eq(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+		if (preadv2(fd, &piece, 1, IMAGE_BYTES / 2, RWF_NOWAIT) == -1 && errno == EAGAIN)
+			return;
+	} while (clock_now_ns() < deadline_ns);
+	remove_directory();
+	unit_skip("the file system of %s cannot drop what it has cached", directory);
 }
 
 static struct uring *new_ring(void)
@@ -131,8 +148,7 @@ struct slot {
 
 static void slot_check(struct slot *slot)
 {
-	for (uint64_t i = 0; i < slot->request.length_bytes; i++)
-		ck_assert_uint_eq(slot->buffer[i], byte_at(slot->request.offset + i));
+	check_bytes(slot->buffer, slot->request.offset);
 	slot->is_busy = false;
 }
 
@@ -266,7 +282,7 @@ END_TEST
 START_TEST(what_is_said_to_be_zero_is_zero)
 {
 	static unsigned char bytes[IMAGE_BYTES];
-	uint64_t length = 0, n_zero = 0;
+	uint64_t length = 0, n_zero = 0, n_wrong = 0;
 	struct source *source = NULL;
 	unsigned int seed = 1;
 	int fd;
@@ -285,11 +301,12 @@ START_TEST(what_is_said_to_be_zero_is_zero)
 			continue;
 		n_zero += length;
 		for (uint64_t i = 0; i < length; i++)
-			ck_assert_uint_eq(bytes[at + i], 0);
+			n_wrong += bytes[at + i] != 0;
 	}
 	source_unref(source);
 	close(fd);
 	remove_directory();
+	ck_assert_uint_eq(n_wrong, 0);
 	if (n_zero == 0)
 		unit_skip("the file system of %s has no holes", directory);
 	ck_assert_uint_ge(n_zero, IMAGE_BYTES / 2);
@@ -355,8 +372,7 @@ START_TEST(a_broken_device_is_told_and_the_rest_of_it_read)
 	ck_assert(is_cold);
 	request.offset = 0;
 	ck_assert_int_eq(read_one(source, &request, &is_cold), 0);
-	for (uint64_t i = 0; i < PIECE; i++)
-		ck_assert_uint_eq(buffer[i], byte_at(i));
+	check_bytes(buffer, 0);
 	source_unref(source);
 	uring_free(request.ring);
 	close(loop);

@@ -211,12 +211,20 @@ START_TEST(adopt_refuses_what_is_no_memfd)
 }
 END_TEST
 
+static const struct {
+	uint32_t min_reader;
+	int result;
+} later_layouts[] = {
+	{ LEDGER_LAYOUT, 0 },
+	{ LEDGER_LAYOUT + 1, LEDGER_TOO_NEW },
+};
+
 /* The head of a later layout, as ledger.c would sum it. */
 START_TEST(a_ledger_of_a_later_layout_is_read_only_if_it_says_so)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *copy = NULL;
 	_cleanup_(closep) int fd = copy_of(ledger, FIXED_BYTES, F_SEAL_SHRINK);
-	uint32_t words[2] = { LEDGER_LAYOUT + 1, LEDGER_LAYOUT + _i };
+	uint32_t words[2] = { LEDGER_LAYOUT + 1, later_layouts[_i].min_reader };
 	unsigned char header[128];
 	uint64_t checksum;
 
@@ -225,11 +233,9 @@ START_TEST(a_ledger_of_a_later_layout_is_read_only_if_it_says_so)
 	checksum = XXH3_64bits(header + AT_MIN_READER - 4, sizeof(header) - AT_MIN_READER + 4);
 	memcpy(header + AT_CHECKSUM, &checksum, sizeof(checksum));
 	ck_assert_int_eq(pwrite(fd, header, sizeof(header), 0), sizeof(header));
-	ck_assert_int_eq(ledger_adopt(&copy, fd), _i ? LEDGER_TOO_NEW : 0);
+	ck_assert_int_eq(ledger_adopt(&copy, fd), later_layouts[_i].result);
 }
 END_TEST
-
-static const int min_readers[2];
 
 /* A new program may look at the ledger of a running one (dry run of an upgrade). */
 START_TEST(adopt_writes_nothing)
@@ -299,7 +305,7 @@ int main(void)
 				UNIT_TABLE(adopt_takes_only_what_is_whole, copies),
 				UNIT(adopt_refuses_what_is_no_memfd),
 				UNIT_TABLE(a_ledger_of_a_later_layout_is_read_only_if_it_says_so,
-					   min_readers),
+					   later_layouts),
 				UNIT(adopt_writes_nothing),
 				UNIT(random_damage_is_survived),
 				{},
