@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/control.h"
 #include "daemon.h"
 #include "log.h"
 
@@ -36,6 +37,7 @@ enum option_number {
 	OPTION_USER,
 	OPTION_LOG_LEVEL,
 	OPTION_DEBUG,
+	OPTION_LIST_METHODS,
 	OPTION_VERSION,
 };
 
@@ -47,6 +49,7 @@ static const struct option long_options[] = {
 	{ "user", no_argument, NULL, OPTION_USER },
 	{ "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
 	{ "debug", required_argument, NULL, OPTION_DEBUG },
+	{ "list-methods", no_argument, NULL, OPTION_LIST_METHODS },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
 	{},
@@ -80,6 +83,9 @@ static int parse_options(int argc, char **argv, struct daemon_options *options, 
 		case OPTION_DEBUG:
 			options->debug = optarg;
 			break;
+		case OPTION_LIST_METHODS: /* for the check that table, interfaces and manual agree */
+			control_print_methods();
+			return EXIT_SUCCESS;
 		case OPTION_VERSION:
 			puts("ufdd " UFD_VERSION);
 			return EXIT_SUCCESS;

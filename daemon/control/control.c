@@ -3,6 +3,7 @@
 #include "control/control.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -81,4 +82,11 @@ const struct interface *control_find_interface(const struct control *control, co
 			return &control->interfaces[i];
 	}
 	return NULL;
+}
+
+void control_print_methods(void)
+{
+	for (size_t i = 0; i < CONTROL_INTERFACES; i++)
+		for (const struct method *method = tables[i]; method->name; method++)
+			printf("%s.%s\n", wire_interfaces[i].name, method->name);
 }

@@ -51,3 +51,6 @@ DEFINE_CLEANUP(struct control, control_free)
 /* NULL if there is none of this name. */
 const struct interface *control_find_interface(const struct control *control, const char *name,
 					       size_t n_name);
+
+/* The dispatch table on stdout, a full name a line. */
+void control_print_methods(void);
