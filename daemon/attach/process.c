@@ -36,7 +36,7 @@ void process_attachment_done(struct process_attachment *attachment)
 	*attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
 }
 
-/* The command name of a process, for messages. */
+/* The command name of a process, for messages; NULL if it has gone. */
 static const char *name_of(pid_t pid, char *name, size_t n_name)
 {
 	_cleanup_(closep) int fd = -EBADF;
@@ -48,7 +48,7 @@ static const char *name_of(pid_t pid, char *name, size_t n_name)
 	if (fd >= 0)
 		n = read(fd, name, n_name - 1);
 	if (n <= 0)
-		return "?";
+		return NULL;
 	name[n - (name[n - 1] == '\n')] = '\0';
 	return name;
 }
@@ -74,15 +74,17 @@ static int refuse_traced(struct refusal *refusal, pid_t pid, const char *status)
 {
 	const char *line = strstr(status, "\nTracerPid:\t");
 	pid_t tracer = line ? atoi(line + strlen("\nTracerPid:\t")) : 0;
-	char name[32];
+	const char *name;
+	char text[32];
 
 	if (tracer == 0)
 		return 0;
-	/* A helper of ours that is just leaving is waited for by the next one. */
-	if (strcmp(name_of(tracer, name, sizeof(name)), INJECT_HELPER_NAME) == 0)
+	/* One that has gone by now, and a helper of ours that is just leaving, are waited for later. */
+	name = name_of(tracer, text, sizeof(text));
+	if (!name || strcmp(name, INJECT_HELPER_NAME) == 0)
 		return 0;
 	return refuse(refusal, pid, "process %d is traced by process %d (%s); end that first", pid,
-		      tracer, name_of(tracer, name, sizeof(name)));
+		      tracer, name);
 }
 
 int process_check(pid_t pid, struct refusal *refusal)
@@ -237,11 +239,16 @@ static int ask_helper(struct inject_request *request, const int *fds,
 	if (r == 0)
 		r = inject_receive(socket, ret_reply, sizeof(*ret_reply), ret_fd, 1,
 				   request->deadline_ns + REPLY_GRACE_S * NSEC_PER_SEC);
-	if (r == -ETIMEDOUT || r == -EPIPE)
+	if (r == -ETIMEDOUT)
 		return refuse(
 			refusal, request->pid,
 			"process %d did not let itself be stopped in time; it goes on as before, try again",
 			request->pid);
+	if (r == -EPIPE)
+		return refuse(
+			refusal, request->pid,
+			"%s ended without an answer: it was killed, or stuck on process %d and gave up; try again",
+			path, request->pid);
 	if (r == 0 && (ret_reply->version != INJECT_VERSION || ret_reply->outcome >= _INJECT_N))
 		r = -EPROTO;
 	if (r < 0)

@@ -209,11 +209,11 @@ END_TEST
 static char state_of(pid_t pid)
 {
 	_cleanup_(closep) int proc_fd = -EBADF;
-	char path[32], text[256];
+	char path[32], text[512] = "";
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	proc_fd = open(path, O_RDONLY | O_CLOEXEC);
-	ck_assert_int_gt(read(proc_fd, text, sizeof(text)), 0);
+	ck_assert_int_gt(read(proc_fd, text, sizeof(text) - 1), 0);
 	return strrchr(text, ')')[2];
 }
 

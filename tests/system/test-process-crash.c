@@ -119,6 +119,7 @@ START_TEST(a_target_survives_the_death_of_ufdd_at_any_moment)
 	uint64_t *n_attached = mmap(NULL, sizeof(*n_attached), PROT_READ | PROT_WRITE,
 				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unsigned int seed = time(NULL);
+	uint64_t cycle_ns, kill_ns;
 	size_t n_all, n_uffds;
 	struct busy busy;
 
@@ -127,14 +128,17 @@ START_TEST(a_target_survives_the_death_of_ufdd_at_any_moment)
 	busy_start(&busy, BUSY_PPOLL, false, targets[_i].prepare);
 	n_uffds = count_uffds(busy.pid, &n_all);
 	ck_assert_uint_eq(n_uffds, 0);
+	cycle_ns = clock_now_ns();
+	attach_cycles(busy.pid, 4);
+	cycle_ns = (clock_now_ns() - cycle_ns) / 4;
 	for (int i = 0; i < N_KILLS; i++) {
 		pid_t ufdd = fork();
 
 		ck_assert_int_ge(ufdd, 0);
 		if (ufdd == 0)
 			play_ufdd(busy.pid, n_attached);
-		nanosleep(&(struct timespec){ .tv_nsec = rand_r(&seed) % (8 * NSEC_PER_MSEC) },
-			  NULL);
+		kill_ns = rand_r(&seed) % (2 * cycle_ns) % NSEC_PER_SEC;
+		nanosleep(&(struct timespec){ .tv_nsec = kill_ns }, NULL);
 		kill(ufdd, SIGKILL);
 		ck_assert_int_eq(waitpid(ufdd, NULL, 0), ufdd);
 		await_settled(busy.pid, n_all, n_uffds + 1);
