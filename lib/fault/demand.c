@@ -169,30 +169,6 @@ static uint64_t demand_retry(struct demand *demand)
 	return next_ns;
 }
 
-/* Claims of a former process are taken over before anything else is looked at. */
-static bool demand_recover(struct demand *demand)
-{
-	struct page_range run;
-
-	for (; demand->recover_memory < demand->n_memories; demand->recover_memory++) {
-		struct memory *memory = demand->guest->memories[demand->recover_memory];
-		uint64_t n_most = demand->slots.buffer_bytes / memory->page_bytes;
-
-		while (page_states_find(
-			&memory->states,
-			(struct page_range){ demand->recover_page,
-					     memory_n_pages(memory) - demand->recover_page },
-			PAGE_FILLING, &run)) {
-			run.count = min_u64(run.count, n_most);
-			if (!fill_resume(demand, memory, run))
-				return false;
-			demand->recover_page = run.first + run.count;
-		}
-		demand->recover_page = 0;
-	}
-	return true;
-}
-
 static void demand_tell_completion(struct demand *demand)
 {
 	if (demand->is_complete_told || !demand_is_complete(demand))
@@ -227,12 +203,8 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 	}
 	demand_answers(demand);
 	if (demand->is_recovering) {
-		demand->is_recovering = !demand_recover(demand);
-		if (demand->is_recovering) {
-			*ret_sleep_ns = NSEC_PER_MSEC;
-			(void)demand_retry(demand);
-			return 0;
-		}
+		demand->is_recovering = false;
+		put_recover(demand);
 		park_wake_all(demand);
 	}
 
@@ -315,6 +287,8 @@ static void demand_drain(struct demand *demand)
 
 			if (slot->state == SLOT_READING)
 				is_reading = true;
+			else if (slot->state != SLOT_FREE && slot->is_recovered)
+				slot_release(&demand->slots, slot); /* in doubt as before */
 			else if (slot->state != SLOT_FREE)
 				fill_give_back(demand, slot, PAGE_ABSENT);
 		}
@@ -411,7 +385,6 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 		return r;
 
 	demand->now_ns = clock_now_ns();
-	foreign_recover(demand);
 	messages_replay(demand);
 	*ret = TAKE_PTR(demand);
 	return 0;

@@ -51,14 +51,12 @@ struct demand {
 	struct window window;
 	struct background background;
 	struct fault_counters counters;
-	const void *zeros;  /* ZEROS_BYTES of untouched zero pages, for COPY */
-	uint64_t now_ns;    /* of this round */
-	uint64_t fault_ns;  /* when the last demand fault was read */
-	uint64_t looked_ns; /* when completions were last looked at */
-	bool is_working;    /* between pieces: read the uffds without waiting for polls */
-	bool is_recovering; /* claims of a former process are not all taken over yet */
-	uint32_t recover_memory;
-	uint64_t recover_page;
+	const void *zeros;	/* ZEROS_BYTES of untouched zero pages, for COPY */
+	uint64_t now_ns;	/* of this round */
+	uint64_t fault_ns;	/* when the last demand fault was read */
+	uint64_t looked_ns;	/* when completions were last looked at */
+	bool is_working;	/* between pieces: read the uffds without waiting for polls */
+	bool is_recovering;	/* claims of a former process were not taken over yet */
 	bool is_busy_elsewhere; /* an event is unread: read before filling more */
 	bool is_graduated[MAX_MEMORIES];
 	bool is_complete_told;
@@ -96,8 +94,6 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
  * claimed). */
 bool fill_begin(struct demand *demand, struct memory *memory, struct page_range pages,
 		enum slot_cause cause);
-/* A claim of a former process. */
-bool fill_resume(struct demand *demand, struct memory *memory, struct page_range pages);
 /* Ask the source (again), and put in what it says at once. */
 void fill_read(struct demand *demand, struct slot *slot);
 /* The source has answered. */
@@ -119,11 +115,18 @@ bool fill_is_zero(struct demand *demand, struct memory *memory, struct page_rang
 		  uint64_t *ret_n_pages);
 void fill_wake(struct demand *demand, struct mapping *mapping, struct page_range pages);
 
+/* ---- put.c: what a successor must know of a fill ---- */
+
+/* Before the ioctl of a fill, and when what it did is in the page states. */
+void put_note(struct demand *demand, const struct slot *slot, struct page_range pages);
+void put_clear(struct demand *demand, const struct slot *slot);
+/* Take over the puts of a former process, slot by slot; all other claims of it are void. */
+void put_recover(struct demand *demand);
+
 /* ---- foreign.c: pages that others made ---- */
 
 void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page);
 void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone);
-void foreign_recover(struct demand *demand);
 
 /* ---- command.c ---- */
 

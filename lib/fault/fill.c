@@ -88,6 +88,13 @@ static void fill_present(struct demand *demand, struct memory *memory, struct pa
 	stall_forget(demand, memory, pages);
 }
 
+static void fill_end(struct demand *demand, struct slot *slot)
+{
+	if (slot->is_recovered)
+		put_clear(demand, slot);
+	slot_release(&demand->slots, slot);
+}
+
 void fill_give_back(struct demand *demand, struct slot *slot, enum page_state state)
 {
 	struct memory *memory = slot->memory;
@@ -102,7 +109,7 @@ void fill_give_back(struct demand *demand, struct slot *slot, enum page_state st
 	}
 	if (n)
 		fill_wake_others(demand, memory, slot->pages, NULL);
-	slot_release(&demand->slots, slot);
+	fill_end(demand, slot);
 }
 
 /* The slot's bytes cannot be had. */
@@ -189,6 +196,7 @@ static void fill_begin_backing(struct demand *demand, struct memory *memory, str
 	demand_settled(demand, memory, n);
 	fill_count(demand, cause, n, memory->page_bytes);
 	fill_map(demand, mapping, run);
+	fill_wake_others(demand, memory, run, mapping);
 	if (cause == CAUSE_DEMAND)
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - demand->fault_ns);
 }
@@ -232,21 +240,6 @@ bool fill_begin(struct demand *demand, struct memory *memory, struct page_range 
 	} else {
 		fill_read(demand, slot);
 	}
-	return true;
-}
-
-bool fill_resume(struct demand *demand, struct memory *memory, struct page_range pages)
-{
-	struct slot *slot = slot_take(&demand->slots, CAUSE_DEMAND);
-
-	if (!slot)
-		return false;
-	slot->memory = memory;
-	slot->pages = pages;
-	slot->bytes_first = pages.first;
-	slot->started_ns = demand->now_ns;
-	slot->is_recovered = true;
-	fill_read(demand, slot);
 	return true;
 }
 
@@ -419,17 +412,49 @@ static bool fill_exists(struct demand *demand, struct slot *slot, struct mapping
 	return true;
 }
 
-/* @page fell out of the mapping or the file. */
-static void fill_lose(struct demand *demand, struct memory *memory, uint64_t page,
+/* @page fell out of every mapping, or of the file. */
+static void fill_lose(struct demand *demand, struct slot *slot, uint64_t page,
 		      enum page_state state)
 {
+	struct memory *memory = slot->memory;
 	struct page_range one = { page, 1 };
+	bool is_kept = false;
 
-	if (page_states_move(&memory->states, page, PAGE_FILLING, state) && state == PAGE_REMOVED)
+	/* What is in doubt is the guest's if the file still has it. */
+	if (slot->is_recovered && state == PAGE_ABSENT &&
+	    (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB) &&
+	    backing_has_page(memory->backing, memory->backing_offset + page * memory->page_bytes,
+			     &is_kept) < 0)
+		is_kept = true;
+	if (is_kept)
+		fill_present(demand, memory, one);
+	else if (page_states_move(&memory->states, page, PAGE_FILLING, state) &&
+		 state == PAGE_REMOVED)
 		demand_settled(demand, memory, 1);
 	stall_forget(demand, memory, one);
 	fill_wake_others(demand, memory, one, NULL);
 }
+
+/* The open mapping behind @mapping that shows @page, too; NULL if there is none. */
+static struct mapping *fill_next_mapping(const struct demand *demand, const struct mapping *mapping,
+					 uint64_t page)
+{
+	const struct guest_view *view = demand->view;
+	bool is_behind = false;
+
+	for (uint32_t i = 0; i < view->n_mappings; i++) {
+		struct mapping *next = view->mappings[i];
+
+		if (is_behind && next->memory == mapping->memory && next->is_open &&
+		    !next->mapper->is_gone && mapping_shows(next, page))
+			return next;
+		is_behind |= next == mapping;
+	}
+	return NULL;
+}
+
+static bool fill_put_run(struct demand *demand, struct slot *slot, struct mapping *mapping,
+			 struct page_range run);
 
 /* An outcome other than done at @page. Return: true to go on, false if the slot waits or is gone.
  */
@@ -440,10 +465,13 @@ static bool fill_outcome(struct demand *demand, struct slot *slot, struct mappin
 	case UFFD_PRESENT:
 		return fill_exists(demand, slot, mapping, page);
 	case UFFD_UNMAPPED:
-		fill_lose(demand, slot->memory, page, PAGE_ABSENT);
+		mapping = fill_next_mapping(demand, mapping, page);
+		if (mapping)
+			return fill_put_run(demand, slot, mapping, (struct page_range){ page, 1 });
+		fill_lose(demand, slot, page, PAGE_ABSENT);
 		return true;
 	case UFFD_PAST_END:
-		fill_lose(demand, slot->memory, page, PAGE_REMOVED);
+		fill_lose(demand, slot, page, PAGE_REMOVED);
 		return true;
 	case UFFD_GONE:
 		demand_mapper_gone(demand, mapping->mapper);
@@ -474,6 +502,8 @@ static bool fill_put_run(struct demand *demand, struct slot *slot, struct mappin
 	uint64_t done_bytes = 0, n_done;
 	int outcome;
 
+	if (!slot->is_recovered)
+		put_note(demand, slot, run);
 	if (slot->is_zero)
 		outcome = fill_zeros(demand, mapping, run, &done_bytes);
 	else
@@ -493,6 +523,8 @@ static bool fill_put_run(struct demand *demand, struct slot *slot, struct mappin
 		fill_wake_others(demand, memory, done, mapping);
 		slot->n_tries = 0;
 	}
+	if (!slot->is_recovered)
+		put_clear(demand, slot);
 	if (outcome == 0)
 		return true;
 	/* A range across two VMAs is refused whole: try its first page alone. */
@@ -511,6 +543,10 @@ void fill_put(struct demand *demand, struct slot *slot)
 	while (page_states_find(&memory->states, slot->pages, PAGE_FILLING, &run)) {
 		struct mapping *mapping = guest_view_find_page(demand->view, memory, run.first);
 
+		if (!mapping && slot->is_recovered) {
+			fill_lose(demand, slot, run.first, PAGE_ABSENT);
+			continue;
+		}
 		if (!mapping) {
 			fill_give_back(demand, slot, PAGE_ABSENT);
 			return;
@@ -518,7 +554,7 @@ void fill_put(struct demand *demand, struct slot *slot)
 		if (!fill_put_run(demand, slot, mapping, mapping_clip(mapping, run)))
 			return;
 	}
-	slot_release(&demand->slots, slot);
+	fill_end(demand, slot);
 	if (is_demand)
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - started_ns);
 }

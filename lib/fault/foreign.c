@@ -7,8 +7,8 @@
  * the source's bytes are written over it: no guest can have mapped it, since the registration for
  * minor faults makes our CONTINUE the only way in. Otherwise the page stalls, and says why.
  *
- * Order: a record in the ledger, the bytes, present in the ledger, CONTINUE, the record goes. A
- * successor that finds the record and the page still filling writes the bytes again.
+ * Order: the bytes, present in the ledger, CONTINUE. A successor that finds the page still filling,
+ * and no put of it in the ledger, knows that it is foreign and writes the bytes again.
  */
 #include <errno.h>
 
@@ -36,10 +36,6 @@ static int foreign_restore(struct demand *demand, struct slot *slot)
 
 	if (!slot->is_zero)
 		bytes += (page - slot->bytes_first) * memory->page_bytes;
-	r = ledger_put_record(demand->guest->ledger, LEDGER_RESTORE, memory->id, &page,
-			      sizeof(page));
-	if (r < 0)
-		return r;
 	r = backing_write(memory->backing, memory->backing_offset + page * memory->page_bytes,
 			  bytes, memory->page_bytes);
 	if (r < 0)
@@ -53,7 +49,6 @@ static int foreign_restore(struct demand *demand, struct slot *slot)
 		    !mapping->mapper->is_gone)
 			fill_map(demand, mapping, (struct page_range){ page, 1 });
 	}
-	ledger_drop_record(demand->guest->ledger, LEDGER_RESTORE, memory->id);
 	demand_tell(demand, UFD_EVENT_FOREIGN_TOUCH, memory, page, 1);
 	return 0;
 }
@@ -87,27 +82,5 @@ void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone
 				foreign_refuse(demand, slot, -r);
 		}
 		fill_put(demand, slot);
-	}
-}
-
-void foreign_recover(struct demand *demand)
-{
-	for (uint32_t i = 0; i < demand->n_memories; i++) {
-		struct memory *memory = demand->guest->memories[i];
-		const void *data;
-		uint64_t page;
-		size_t n;
-
-		if (ledger_get_record(demand->guest->ledger, LEDGER_RESTORE, i, &data, &n) < 0)
-			continue;
-		if (n == sizeof(page)) {
-			page = *(const uint64_t *)data;
-			/* Its bytes may be torn, and no guest has seen them: absent, and touched.
-			 */
-			if (page < memory_n_pages(memory))
-				(void)page_states_move(&memory->states, page, PAGE_FILLING,
-						       PAGE_ABSENT);
-		}
-		ledger_drop_record(demand->guest->ledger, LEDGER_RESTORE, i);
 	}
 }

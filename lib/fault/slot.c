@@ -90,6 +90,18 @@ struct slot *slot_take(struct slots *slots, enum slot_cause cause)
 	return slot;
 }
 
+struct slot *slot_take_index(struct slots *slots, unsigned int index)
+{
+	unsigned int i = 0;
+
+	while (slots->free[i] != index)
+		i++;
+	assert(i < slots->n_free);
+	slots->free[i] = slots->free[slots->n_free - 1];
+	slots->free[slots->n_free - 1] = (uint8_t)index;
+	return slot_take(slots, CAUSE_DEMAND);
+}
+
 void slot_release(struct slots *slots, struct slot *slot)
 {
 	assert(slot->state != SLOT_FREE);

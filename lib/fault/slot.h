@@ -37,7 +37,7 @@ struct slot {
 	struct source_request request; /* first: completions carry its address */
 	enum slot_state state;
 	enum slot_cause cause;
-	bool is_recovered; /* claimed by a former process: what exists there is ours */
+	bool is_recovered; /* a former process died putting these in: what exists there is ours */
 	bool has_bytes;	   /* the buffer holds them: fill, do not read again */
 	bool is_zero;	   /* they are all zero; the buffer does not matter */
 	struct memory *memory;
@@ -70,6 +70,9 @@ int slots_grow(struct slots *slots, uint64_t page_bytes);
 
 /* Give the buffers' memory back to the system: the guest is complete. */
 void slots_trim(struct slots *slots);
+
+/* This one, which is free. */
+struct slot *slot_take_index(struct slots *slots, unsigned int index);
 
 /* NULL when there is none for this cause. */
 struct slot *slot_take(struct slots *slots, enum slot_cause cause);

@@ -33,8 +33,21 @@
 
 #define LEDGER_LAYOUT	    1
 #define LEDGER_N_MESSAGES   16
+#define LEDGER_N_PUTS	    32
 #define LEDGER_SCAN_BYTES   65536
 #define LEDGER_RECORD_BYTES 65536 /* the most that lives at a time: one half */
+
+/*
+ * A fill that may be under way: noted by the demand thread before its ioctl, cleared when what it
+ * did is in the page states. After a crash a page that is filling and in none of these was not put
+ * in by us: what exists there is foreign. In one of these it may be ours, and the guest may have
+ * written it since: it must not be overwritten. One for each slot of the data plane.
+ */
+struct ledger_put {
+	uint32_t memory;
+	_Atomic uint32_t n_pages; /* 0: none; stored last */
+	uint64_t first;
+};
 
 /*
  * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
@@ -47,6 +60,7 @@ struct ledger_messages {
 	_Atomic uint32_t is_reading;
 	uint64_t reserved[7];
 	struct uffd_msg messages[LEDGER_N_MESSAGES];
+	struct ledger_put puts[LEDGER_N_PUTS];
 };
 
 struct ledger;
@@ -125,5 +139,4 @@ enum ledger_tag {
 	LEDGER_MAPPER = 3,
 	LEDGER_MAPPING = 4,
 	LEDGER_POISON = 5,
-	LEDGER_RESTORE = 6, /* a page whose source bytes are being written into the file */
 };
