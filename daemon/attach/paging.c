@@ -42,11 +42,29 @@ bool paging_try_lock(struct paging *paging)
 	return pthread_mutex_trylock(&paging->engine->lock) == 0;
 }
 
+/* With its last mapping the engine forgets a memory; its number may be another's by now. */
+static bool is_forgotten(const struct paging *paging, const struct paging_memory *memory)
+{
+	UFD_OPTS(ufd_memory_stats, stats);
+
+	return paging->guest &&
+	       (ufd_pager_memory_stats(paging->guest, memory->number, &stats) < 0 ||
+		strcmp(stats.name, memory->name));
+}
+
 struct paging_memory *paging_memory(struct paging *paging, const char *name)
 {
-	for (size_t i = 0; i < paging->n_memories; i++)
-		if (strcmp(paging->memories[i].name, name) == 0)
-			return &paging->memories[i];
+	for (size_t i = 0; i < paging->n_memories; i++) {
+		struct paging_memory *memory = &paging->memories[i];
+
+		if (strcmp(memory->name, name))
+			continue;
+		if (!is_forgotten(paging, memory))
+			return memory;
+		free(memory->source);
+		*memory = paging->memories[--paging->n_memories];
+		return NULL;
+	}
 	return NULL;
 }
 

@@ -297,7 +297,10 @@ int ufd_pager_guest_add_mapping(struct ufd_pager_guest *guest, uint32_t mapper, 
 				uint64_t address, uint64_t length, uint64_t offset,
 				uint64_t *ret_offset);
 
-/* Forget a mapping, whole; its waiters are woken. Blocks. Return: 0, -ENOENT. */
+/*
+ * Forget a mapping, whole; its waiters are woken. With its last mapping a memory is forgotten too: its
+ * number and name are free again, and mapped anew it is a new memory. Blocks. Return: 0, -ENOENT.
+ */
 int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *guest, uint32_t mapper, uint64_t address,
 				   uint64_t length);
 

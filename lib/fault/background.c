@@ -24,6 +24,24 @@ void background_restart(struct demand *demand)
 	demand->background.resume_at_ns = 0;
 }
 
+void background_forget(struct background *background, const struct memory *memory)
+{
+	unsigned int n = background->n_prefetch;
+
+	/* what stays is queued again, in its order */
+	background->n_prefetch = 0;
+	for (unsigned int i = 0; i < n; i++) {
+		unsigned int from = (background->first_prefetch + i) % N_PREFETCH;
+		unsigned int to = (background->first_prefetch + background->n_prefetch) %
+				  N_PREFETCH;
+
+		if (background->prefetch[from].memory == memory)
+			continue;
+		background->prefetch[to] = background->prefetch[from];
+		background->n_prefetch++;
+	}
+}
+
 static uint64_t background_piece_bytes(const struct demand *demand)
 {
 	return demand->now_ns - demand->fault_ns < BACKGROUND_QUIET_NS ? BACKGROUND_BUSY_BYTES

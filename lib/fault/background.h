@@ -47,3 +47,6 @@ void background_restart(struct demand *demand);
  * Return: true if something was done.
  */
 bool background_piece(struct demand *demand, uint64_t *ret_sleep_ns);
+
+/* The memory is going. */
+void background_forget(struct background *background, const struct memory *memory);

@@ -67,6 +67,28 @@ static uint64_t command_keep(struct demand *demand, struct command *command)
 	return n;
 }
 
+/* Nothing of this thread points at the memory afterwards, but for notices and chores under way. */
+static int memory_forget(struct demand *demand, struct memory *memory)
+{
+	struct page_range all = { 0, memory_n_pages(memory) };
+
+	for (unsigned int i = 0; i < N_SLOTS; i++) {
+		struct slot *slot = &demand->slots.slots[i];
+
+		if (slot->state == SLOT_FREE || slot->memory != memory)
+			continue;
+		if (slot->state == SLOT_READING)
+			return -EBUSY;
+		fill_give_back(demand, slot, PAGE_ABSENT);
+	}
+	window_forget(&demand->window, memory);
+	background_forget(&demand->background, memory);
+	stall_forget(demand, memory, all);
+	memory->is_forgotten = true;
+	atomic_store(&memory->n_absent, 0);
+	return 0;
+}
+
 static void command_graduate(struct demand *demand, struct command *command)
 {
 	struct memory *memory = command->memory;
@@ -113,6 +135,13 @@ static void command_do(struct demand *demand, struct command *command)
 		break;
 	case COMMAND_GRADUATE:
 		command_graduate(demand, command);
+		break;
+	case COMMAND_FORGET:
+		command->result = memory_forget(demand, command->memory);
+		break;
+	case COMMAND_REPLACE:
+		demand->guest->memories[command->memory->id] = command->memory;
+		demand->is_graduated[command->memory->id] = false;
 		break;
 	case COMMAND_TELL:
 		demand_tell(demand, command->notice.kind, command->memory, command->pages.first,

@@ -24,7 +24,9 @@ enum command_kind {
 	COMMAND_VERDICT, /* @is_alone: nobody else maps @memory, its foreign page may be overwritten
 			  */
 	COMMAND_GRADUATE, /* @memory is about to be unregistered: the kernel is the truth now */
-	COMMAND_TELL,     /* put @notice into the queue, whose one producer is the demand thread */
+	COMMAND_FORGET, /* @memory is mapped nowhere any more: drop its pages; -EBUSY while one is read */
+	COMMAND_REPLACE,  /* @memory takes the place of the forgotten one with its id */
+	COMMAND_TELL,	  /* put @notice into the queue, whose one producer is the demand thread */
 	COMMAND_WAKE_ALL, /* every mapping of every mapper, after adoption */
 	COMMAND_STOP,
 };

@@ -97,3 +97,16 @@ bool window_piece(struct demand *demand)
 	}
 	return false;
 }
+
+void window_forget(struct window *window, const struct memory *memory)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < window->n; i++)
+		if (window->stack[i].memory != memory)
+			window->stack[n++] = window->stack[i];
+	window->n = n;
+	for (unsigned int i = 0; i < N_STREAMS; i++)
+		if (window->streams[i].memory == memory)
+			window->streams[i].memory = NULL;
+}

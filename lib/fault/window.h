@@ -45,3 +45,6 @@ struct page_range window_plan(struct demand *demand, struct memory *memory, uint
 
 /* Fill one piece of what is left. False: nothing is left, or no slot is free. */
 bool window_piece(struct demand *demand);
+
+/* The memory is going. */
+void window_forget(struct window *window, const struct memory *memory);

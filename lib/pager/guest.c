@@ -110,6 +110,12 @@ EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *page
 			paged_unregister(view->mappings[i]);
 	demand_free(paged_demand(paged));
 	guest_free(paged->guest);
+	while (paged->forgotten) {
+		struct memory *memory = paged->forgotten;
+
+		paged->forgotten = memory->next_forgotten;
+		memory_free(memory);
+	}
 	for (unsigned int i = 0; i < MAX_MEMORIES; i++)
 		source_unref(paged->sources[i]);
 	pthread_mutex_destroy(&paged->model_lock);
@@ -212,7 +218,7 @@ static int paged_pages(struct ufd_pager_guest *paged, uint32_t id, uint64_t offs
 {
 	struct memory *memory;
 
-	if (id >= paged->guest->n_memories)
+	if (id >= paged->guest->n_memories || paged->guest->memories[id]->is_forgotten)
 		return -EINVAL;
 	memory = paged->guest->memories[id];
 	if (offset > memory->length_bytes)

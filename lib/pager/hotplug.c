@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Mappers, memories and mappings come and go, before the start and after it. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -79,7 +80,8 @@ static int memory_check(struct ufd_pager_guest *paged, const struct ufd_pager_me
 	    opts->backing_offset + opts->length < opts->length)
 		return -EINVAL;
 	for (uint32_t i = 0; i < paged->guest->n_memories; i++)
-		if (strcmp(paged->guest->memories[i]->name, opts->name) == 0)
+		if (!paged->guest->memories[i]->is_forgotten &&
+		    strcmp(paged->guest->memories[i]->name, opts->name) == 0)
 			return -EEXIST;
 	if (source_length((struct source *)opts->source) < opts->source_offset + opts->length)
 		return -ERANGE;
@@ -113,6 +115,43 @@ static const enum backing_kind kinds[] = {
 	[UFD_MEMORY_PRIVATE] = BACKING_PRIVATE,
 };
 
+/* @memory takes the id of @old, which was forgotten. */
+static void memory_replace(struct ufd_pager_guest *paged, struct memory *old, struct memory *memory)
+{
+	struct command command = { .kind = COMMAND_REPLACE, .memory = memory };
+
+	if (paged_demand(paged))
+		(void)paged_command(paged, &command);
+	else
+		paged->guest->memories[old->id] = memory;
+	old->next_forgotten = paged->forgotten;
+	paged->forgotten = old;
+	paged->sources[old->id] = source_unref(paged->sources[old->id]);
+}
+
+/*
+ * Its last mapping is gone, and with it what we know of its pages: nobody tells us any more what becomes
+ * of them. Mapped again it is a new memory.
+ */
+static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	struct command command = { .kind = COMMAND_FORGET, .memory = memory };
+	struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
+
+	if (paged_demand(paged)) {
+		/* a read that is under way ends by itself */
+		while (paged_command(paged, &command) == -EBUSY)
+			nanosleep(&moment, NULL);
+	} else {
+		memory->is_forgotten = true;
+		atomic_store(&memory->n_absent, 0);
+	}
+	ledger_drop_record(paged->guest->ledger, LEDGER_MEMORY, memory->id);
+	ledger_drop_record(paged->guest->ledger, LEDGER_POISON, memory->id);
+	(void)backing_punch(ledger_fd(paged->guest->ledger), memory->states_offset,
+			    align_up(page_states_bytes(memory_n_pages(memory)), 4096));
+}
+
 static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memory_opts *opts,
 		      uint32_t *ret_memory)
 {
@@ -129,17 +168,27 @@ static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memo
 		.source_offset = opts->source_offset,
 		.is_backing_source = source->is_backing,
 	};
-	struct memory *memory;
+	struct memory *memory, *old;
+	uint32_t id;
 	int r;
 
-	if (guest->n_memories == MAX_MEMORIES)
+	for (id = 0; id < guest->n_memories && !guest->memories[id]->is_forgotten; id++)
+		;
+	if (id == MAX_MEMORIES)
 		return -ENOSPC;
-	r = memory_new(&memory, guest->n_memories, &config, guest->ledger);
+	r = memory_new(&memory, id, &config, guest->ledger);
 	if (r < 0)
 		return r;
-	paged->sources[memory->id] = source_ref(source);
-	*ret_memory = memory->id;
-	return guest_add_memory(guest, memory);
+	old = id < guest->n_memories ? guest->memories[id] : NULL;
+	if (old) {
+		memory_replace(paged, old, memory);
+	} else {
+		r = guest_add_memory(guest, memory);
+		assert(r == 0);
+	}
+	paged->sources[id] = source_ref(source);
+	*ret_memory = id;
+	return 0;
 }
 
 EXPORT int ufd_pager_guest_add_memory(struct ufd_pager_guest *paged,
@@ -264,7 +313,8 @@ EXPORT int ufd_pager_guest_add_mapping(struct ufd_pager_guest *paged, uint32_t m
 	struct mapping wanted = { .range = { { address }, length }, .offset_bytes = offset };
 	int r;
 
-	if (mapper >= guest->n_mappers || memory >= guest->n_memories || !length)
+	if (mapper >= guest->n_mappers || memory >= guest->n_memories || !length ||
+	    guest->memories[memory]->is_forgotten)
 		return -EINVAL;
 	wanted.mapper = &guest->mappers[mapper];
 	wanted.memory = guest->memories[memory];
@@ -285,6 +335,7 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 					  uint64_t address, uint64_t length)
 {
 	struct mapping *mapping;
+	struct memory *memory;
 	struct hva_range range = { { address }, length };
 
 	if (mapper >= paged->guest->n_mappers)
@@ -296,8 +347,11 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 		pthread_mutex_unlock(&paged->model_lock);
 		return -ENOENT;
 	}
+	memory = mapping->memory;
 	paged_unregister(mapping);
 	mapping_forget(paged, mapping);
+	if (!memory->n_mappings)
+		memory_forget(paged, memory);
 	pthread_mutex_unlock(&paged->model_lock);
 	return 0;
 }

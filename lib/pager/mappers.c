@@ -58,7 +58,7 @@ int mappers_find(struct ufd_pager_guest *paged, const struct memory *memory, boo
 	int r;
 
 	ret->n = 0;
-	if (memory->kind == BACKING_ANON)
+	if (memory->kind == BACKING_ANON || memory->is_forgotten)
 		return 0;
 	r = proc_maps_of_file(memory->device, memory->inode, &maps, NULL);
 	if (r < 0)

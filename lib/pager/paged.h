@@ -19,6 +19,7 @@ struct ufd_pager_guest {
 	struct ufd_pager_guest_opts opts;
 	void *userdata;
 	struct source *sources[MAX_MEMORIES]; /* references */
+	struct memory *forgotten;	      /* replaced; notices under way may still name them */
 
 	/*
 	 * Who changes mappers, memories or the view holds @model_lock; so do bulk threads while

@@ -64,7 +64,9 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 	for (uint32_t i = 0; i < guest->n_memories; i++) {
 		struct ufd_memory_stats memory = { .size = sizeof(memory) };
 
-		(void)ufd_pager_memory_stats(paged, i, &memory);
+		if (ufd_pager_memory_stats(paged, i, &memory) < 0)
+			continue; /* forgotten */
+		stats.n_memories++;
 		stats.length_bytes += memory.length_bytes;
 		stats.absent_bytes += memory.absent_bytes + memory.filling_bytes;
 		stats.present_bytes += memory.present_bytes;
@@ -72,8 +74,7 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 		stats.stalled_pages += memory.stalled_pages;
 		stats.n_mappings += memory.n_mappings;
 	}
-	stats.n_memories = guest->n_memories;
-	stats.is_complete = guest->n_memories && stats.absent_bytes == 0;
+	stats.is_complete = stats.n_memories && stats.absent_bytes == 0;
 	stats.is_graduated = atomic_load(&paged->is_graduated);
 	stats.is_ended = atomic_load(&paged->is_ended);
 	return stats_hand_over(ret, &stats, sizeof(stats));
@@ -86,7 +87,7 @@ EXPORT int ufd_pager_memory_stats(struct ufd_pager_guest *paged, uint32_t id,
 	uint64_t counts[PAGE_STATES];
 	const struct memory *memory;
 
-	if (id >= paged->guest->n_memories)
+	if (id >= paged->guest->n_memories || paged->guest->memories[id]->is_forgotten)
 		return -ENOENT;
 	memory = paged->guest->memories[id];
 	page_states_count(&memory->states, (struct page_range){ 0, memory_n_pages(memory) },
@@ -133,7 +134,7 @@ EXPORT int ufd_pager_guest_absent(struct ufd_pager_guest *paged, uint32_t id, ui
 	const struct memory *memory;
 	uint64_t first, end;
 
-	if (id >= paged->guest->n_memories)
+	if (id >= paged->guest->n_memories || paged->guest->memories[id]->is_forgotten)
 		return -ENOENT;
 	memory = paged->guest->memories[id];
 	if (offset > memory->length_bytes || length > memory->length_bytes - offset)
