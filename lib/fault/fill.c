@@ -431,6 +431,9 @@ static void fill_lose(struct demand *demand, struct slot *slot, uint64_t page,
 	else if (page_states_move(&memory->states, page, PAGE_FILLING, state) &&
 		 state == PAGE_REMOVED)
 		demand_settled(demand, memory, 1);
+	/* Pages go in order. One that is absent again may be claimed by another slot. */
+	slot->pages.count -= page + 1 - slot->pages.first;
+	slot->pages.first = page + 1;
 	stall_forget(demand, memory, one);
 	fill_wake_others(demand, memory, one, NULL);
 }
