@@ -287,6 +287,10 @@ static void act_plug(void)
 	    !world.processes[area->process].is_alive ||
 	    !world.processes[area->process].is_registered)
 		return;
+	/* nobody unmaps what he is discarding */
+	for (unsigned int i = 0; i < world.n_threads; i++)
+		if (world.threads[i].area == area && world.threads[i].state >= THREAD_EVENT_UNREAD)
+			return;
 	trace(area->is_shown ? "area %llu goes" : "area %llu comes",
 	      (uint64_t)(area - world.areas), 0, 0, 0);
 	for (uint64_t i = 0; i < area->n_pages; i++) {

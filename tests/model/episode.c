@@ -267,8 +267,9 @@ static void rest(void)
 
 		is_busy |= engine_answer_chore();
 		is_busy |= !engine_turn();
-		n_sleeps += !is_busy && uring_is_idle();
-		if (n_sleeps == 20)
+		is_busy |= !uring_is_idle() || !model_source_is_idle();
+		n_sleeps += !is_busy;
+		if (n_sleeps == 20 && !is_busy)
 			break;
 		if (!is_busy)
 			(void)engine_turn(); /* the sleep itself */
@@ -312,8 +313,9 @@ static void check_tracked(struct model_memory *memory)
 					    !area->ptes[page - area->first_page].is_wp;
 		}
 		if (memory->expected[page].is_changed && !is_known)
-			model_fail("page %llu changed, and no tracker knows",
-				   (unsigned long long)page);
+			model_fail("page %llu of memory %u changed, and no tracker knows",
+				   (unsigned long long)page,
+				   (unsigned int)(memory - world.memories));
 	}
 }
 

@@ -164,7 +164,8 @@ void oracle_recovered(struct model_memory *memory)
 	for (uint64_t page = 0; page < memory->n_pages; page++) {
 		struct expected *expected = &memory->expected[page];
 
-		expected->is_in_doubt = engine_page_state(memory, page) == PAGE_FILLING;
+		expected->is_in_doubt = engine_page_state(memory, page) == PAGE_FILLING &&
+					engine_is_in_doubt(memory, page);
 		if (expected->is_in_doubt && memory->file.pages[page].is_foreign)
 			expect_also(memory, page, memory->file.pages[page].token);
 	}

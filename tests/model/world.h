@@ -263,6 +263,7 @@ void model_source_open(struct model_memory *memory);
 void model_source_close(struct model_memory *memory);
 /* Complete one pending read of the callback source. Return: false if there is none. */
 bool model_source_complete(void);
+bool model_source_is_idle(void);
 void model_source_forget(void);
 void model_source_change(struct model_memory *memory);
 
@@ -290,6 +291,8 @@ bool engine_has_ended(void);
 void engine_check(void);
 /* Invariants that hold when nothing is under way. */
 void engine_check_rest(void);
+/* The ledger says that an engine was putting the page in. */
+bool engine_is_in_doubt(const struct model_memory *memory, uint64_t page);
 /* enum page_state */
 unsigned int engine_page_state(const struct model_memory *memory, uint64_t page);
 
