@@ -8,6 +8,7 @@
 #include "support/unit.h"
 
 const struct process_opts attach_opts = {
+	.timeout_ns = 30 * NSEC_PER_SEC, /* a loaded machine is no failure */
 	.pidfd = -EBADF,
 	.device_fd = -EBADF,
 	.remote_device = -1,

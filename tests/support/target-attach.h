@@ -4,7 +4,7 @@
 
 #include "attach/process.h"
 
-/* PROCESS_OPTS_DEFAULT and the helper. */
+/* PROCESS_OPTS_DEFAULT, the helper, and a long timeout. */
 extern const struct process_opts attach_opts;
 
 /* Each fails the test, with the refusal's words, where process_attach() or process_detach()

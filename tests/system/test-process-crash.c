@@ -25,7 +25,7 @@
 
 extern char **environ;
 
-enum { N_KILLS = 100, SETTLE_S = 20 };
+enum { N_KILLS = 100, SETTLE_S = 40 };
 
 enum { NOBODY = 65534 };
 
