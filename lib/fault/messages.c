@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "fault/decide.h"
 #include "fault/engine.h"
+#include "kernel/uapi.h"
 #include "kernel/uffd.h"
 
 /* The pages of every mapping of @mapper in @range read zero from now on. */
@@ -112,6 +113,18 @@ static void fault_fill(struct demand *demand, struct mapping *mapping, uint64_t 
 			 (struct hva_range){ mapping_address(mapping, page), memory->page_bytes });
 }
 
+/*
+ * An entry that the kernel dropped (swap, MADV_DONTNEED) keeps its protection as a marker, but one
+ * that was written is dropped without a trace: mapping it protected again would hide the write from
+ * a scan. Markers cannot be told from here, so all such pages count as written. (In a synchronous
+ * context the write was noted when it happened.)
+ */
+static void fault_note_written(struct mapping *mapping, uint64_t page)
+{
+	if (mapping->mapper->features & UFFD_FEATURE_WP_ASYNC)
+		memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+}
+
 /* The bytes are in the file: this page, and with it a window of them. */
 static void fault_map_first(struct demand *demand, struct mapping *mapping, uint64_t page)
 {
@@ -119,6 +132,7 @@ static void fault_map_first(struct demand *demand, struct mapping *mapping, uint
 	struct page_range pages = { page, 1 };
 
 	if (page_states_move(&memory->states, page, PAGE_REMOVED, PAGE_PRESENT)) {
+		fault_note_written(mapping, page);
 		fill_map(demand, mapping, pages);
 		return;
 	}
@@ -154,6 +168,7 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 		break;
 	case ACTION_MAP:
 		count_add(&demand->counters.faults_stale, 1);
+		fault_note_written(mapping, page);
 		fill_map(demand, mapping, (struct page_range){ page, 1 });
 		break;
 	case ACTION_DROP:
@@ -164,6 +179,7 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 		break;
 	case ACTION_PROBE:
 		count_add(&demand->counters.faults_stale, 1);
+		fault_note_written(mapping, page);
 		fill_probe(demand, mapping, page);
 		break;
 	case ACTION_UNPROTECT:
