@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fault/engine.h"
+#include "kernel/uapi.h"
 #include "world.h"
 
 static struct guest *guest;
@@ -21,7 +22,9 @@ static void add_mappers(void)
 
 	for (unsigned int i = 0; i < world.n_processes; i++)
 		if (guest_add_mapper(guest, fake_fd(FAKE_UFFD, i), fake_fd(FAKE_PIDFD, i), -EBADF,
-				     (pid_t)i + 1, 0, &mapper))
+				     (pid_t)i + 1,
+				     world.processes[i].is_wp_async ? UFFD_FEATURE_WP_ASYNC : 0,
+				     &mapper))
 			model_fail("a mapper was refused");
 }
 
