@@ -3,15 +3,19 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "fuzz/fuzz.h"
+
+#define PATH "/proc/self/fd/"
 
 static void on_report(void *userdata, bool is_error, const char *text)
 {
 	unsigned int *n_errors = userdata;
 
-	FUZZ_ASSERT(strncmp(text, "f:", 2) == 0);
+	FUZZ_ASSERT(strncmp(text, PATH, strlen(PATH)) == 0);
 	*n_errors += is_error;
 }
 
@@ -30,17 +34,16 @@ static void check(const struct config *config)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
 	struct config config = config_built_in();
-	char *text = malloc(n_bytes + 1);
 	unsigned int n_errors = 0;
-	int r;
+	char path[64];
+	int fd, r;
 
-	FUZZ_ASSERT(text);
-	if (n_bytes)
-		memcpy(text, bytes, n_bytes);
-	text[n_bytes] = '\0';
-	r = config_parse(&config, "f", text, on_report, &n_errors);
+	fd = memfd_create("ufdd.conf", MFD_CLOEXEC);
+	FUZZ_ASSERT(fd >= 0 && write(fd, bytes, n_bytes) == (ssize_t)n_bytes);
+	snprintf(path, sizeof(path), PATH "%d", fd);
+	r = config_load(&config, path, true, on_report, &n_errors);
 	FUZZ_ASSERT((r < 0) == (n_errors > 0));
 	check(&config);
-	free(text);
+	close(fd);
 	return 0;
 }

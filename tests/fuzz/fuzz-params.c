@@ -86,6 +86,30 @@ static void check(const struct idl *idl, const char *method, const json_t *param
 	idl_check(idl, method, IDL_ERROR, parameters, &field);
 }
 
+/* What is no message may be an interface. */
+static void read_interface(const uint8_t *bytes, size_t n_bytes)
+{
+	char *text = malloc(n_bytes + 1);
+	unsigned int line = 0;
+	struct idl *idl;
+
+	FUZZ_ASSERT(text);
+	if (n_bytes)
+		memcpy(text, bytes, n_bytes);
+	text[n_bytes] = '\0';
+	if (idl_parse(&idl, text, &line) < 0) {
+		FUZZ_ASSERT(line > 0);
+	} else {
+		FUZZ_ASSERT(idl_name(idl));
+		for (size_t i = 0; idl_method(idl, i); i++)
+			FUZZ_ASSERT(idl_method(idl, i)[0]);
+		for (size_t i = 0; idl_error(idl, i); i++)
+			FUZZ_ASSERT(idl_error(idl, i)[0]);
+		idl_free(idl);
+	}
+	free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
 	struct frame_reader reader = {};
@@ -93,6 +117,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 	struct varlink_call call;
 	const char *dot;
 
+	if (n_bytes == 0 || bytes[0] != '{')
+		read_interface(bytes, n_bytes);
 	begin();
 	FUZZ_ASSERT(frame_reader_feed(&reader, bytes, n_bytes, NULL, 0) == 0);
 	FUZZ_ASSERT(frame_reader_feed(&reader, "", 1, NULL, 0) == 0);
