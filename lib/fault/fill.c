@@ -392,7 +392,9 @@ static bool fill_exists(struct demand *demand, struct slot *slot, struct mapping
 			uint64_t page)
 {
 	struct memory *memory = slot->memory;
-	bool is_shared = memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB;
+	/* Where the file is the source, what it holds is right (and not always seen as data). */
+	bool may_be_foreign = !memory->is_backing_source && !slot->is_recovered &&
+			      (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB);
 	bool exists = false;
 	int r = fill_prove(mapping, page, &exists);
 
@@ -403,7 +405,7 @@ static bool fill_exists(struct demand *demand, struct slot *slot, struct mapping
 		fill_exhausted(demand, slot, page);
 		return false;
 	}
-	if (is_shared && !slot->is_recovered) {
+	if (may_be_foreign) {
 		foreign_touch(demand, slot, page);
 		return false;
 	}
