@@ -2,26 +2,9 @@
 /* Making a userfaultfd inside another process, and closing its copy there. x86-64 only. */
 #pragma once
 
-#include <stdint.h>
+#include "attach/inject-visit.h"
 
-#include "attach/inject.h"
-
-/*
- * Both functions stop one thread of the target, work, and let it go on; they fill in the reply.
- * While they run a timer (SIGALRM at its default) ends a helper that is stuck before anything was
- * changed. SIGCHLD must be blocked.
- *
- * Context: a thread that ends right after, and with it the tracing of threads that did not stop in
- *	    time. Waits, until the request's deadline or a little longer.
- */
-
-/* What is worked on. All borrowed. */
-struct inject_target {
-	int pidfd;
-	int proc_fd; /* directory /proc/PID */
-	int pid;
-	uint64_t deadline_ns; /* CLOCK_MONOTONIC */
-};
+/* Both functions visit the target and fill in the reply. Context: as in inject-visit.h. */
 
 /**
  * inject_create() - a userfaultfd of the target: O_CLOEXEC, O_NONBLOCK, before its handshake

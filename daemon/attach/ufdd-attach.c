@@ -93,8 +93,8 @@ static bool is_kept(void)
 	return r == 0;
 }
 
-/* One visit to the target. */
-struct visit {
+/* One visit to the target, and what came of it. */
+struct errand {
 	const struct inject_target *target;
 	uint32_t verb;
 	int other_fd;  /* borrowed; what came with the request */
@@ -105,51 +105,51 @@ struct visit {
 
 static void *trace(void *argument)
 {
-	struct visit *visit = argument;
+	struct errand *errand = argument;
 
-	if (visit->verb == INJECT_CREATE)
-		inject_create(visit->target, visit->other_fd, visit->remote_fd, &visit->uffd,
-			      &visit->reply);
+	if (errand->verb == INJECT_CREATE)
+		inject_create(errand->target, errand->other_fd, errand->remote_fd, &errand->uffd,
+			      &errand->reply);
 	else
-		inject_close(visit->target, visit->other_fd, visit->remote_fd, &visit->reply);
+		inject_close(errand->target, errand->other_fd, errand->remote_fd, &errand->reply);
 	return NULL;
 }
 
 /* Tracing ends with the thread that traces, for each thread that it asked to stop. */
-static void visit_target(struct visit *visit)
+static void run_errand(struct errand *errand)
 {
 	pthread_t thread;
 	int r;
 
-	visit->reply = (struct inject_reply){ .version = INJECT_VERSION, .remote_fd = -1 };
-	visit->uffd = -EBADF;
-	r = pthread_create(&thread, NULL, trace, visit);
+	errand->reply = (struct inject_reply){ .version = INJECT_VERSION, .remote_fd = -1 };
+	errand->uffd = -EBADF;
+	r = pthread_create(&thread, NULL, trace, errand);
 	if (r == 0) {
 		pthread_join(thread, NULL);
 	} else {
-		visit->reply.outcome = INJECT_FAILED;
-		visit->reply.error = r;
-		visit->reply.number = -1;
+		errand->reply.outcome = INJECT_FAILED;
+		errand->reply.error = r;
+		errand->reply.number = -1;
 	}
 }
 
-static int create(struct inject_target *target, struct visit *visit)
+static int create(struct inject_target *target, struct errand *errand)
 {
 	_cleanup_(closep) int uffd = -EBADF;
 	int r;
 
-	visit_target(visit);
-	uffd = visit->uffd;
-	r = inject_send(SOCKET, &visit->reply, sizeof(visit->reply), &uffd, 1);
-	if (visit->reply.outcome != _INJECT_DONE || (r == 0 && is_kept()))
+	run_errand(errand);
+	uffd = errand->uffd;
+	r = inject_send(SOCKET, &errand->reply, sizeof(errand->reply), &uffd, 1);
+	if (errand->reply.outcome != _INJECT_DONE || (r == 0 && is_kept()))
 		return r;
 
 	target->deadline_ns = after_s(ROLL_BACK_WAIT_S);
-	visit_target(&(struct visit){
+	run_errand(&(struct errand){
 		.target = target,
 		.verb = INJECT_CLOSE,
 		.other_fd = uffd,
-		.remote_fd = visit->reply.remote_fd,
+		.remote_fd = errand->reply.remote_fd,
 	});
 	return r;
 }
@@ -159,7 +159,7 @@ static int serve(void)
 	_cleanup_(closep) int pidfd = -EBADF, other_fd = -EBADF;
 	struct inject_request request;
 	struct inject_target target;
-	struct visit visit = { .target = &target };
+	struct errand errand = { .target = &target };
 	int fds[2], r;
 
 	r = inject_receive(SOCKET, &request, sizeof(request), fds, 2, after_s(REQUEST_WAIT_S));
@@ -181,13 +181,13 @@ static int serve(void)
 
 		return inject_send(SOCKET, &reply, sizeof(reply), NULL, 0);
 	}
-	visit.verb = request.verb;
-	visit.other_fd = other_fd;
-	visit.remote_fd = request.remote_fd;
+	errand.verb = request.verb;
+	errand.other_fd = other_fd;
+	errand.remote_fd = request.remote_fd;
 	if (request.verb == INJECT_CREATE)
-		return create(&target, &visit);
-	visit_target(&visit);
-	return inject_send(SOCKET, &visit.reply, sizeof(visit.reply), NULL, 0);
+		return create(&target, &errand);
+	run_errand(&errand);
+	return inject_send(SOCKET, &errand.reply, sizeof(errand.reply), NULL, 0);
 }
 
 int main(void)
