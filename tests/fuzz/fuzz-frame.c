@@ -85,7 +85,7 @@ static bool take_frames(struct frame_reader *reader)
 /* One piece through a socket, with as many fds as its first byte says. Return: false at the end. */
 static bool pass(int pair[2], struct frame_reader *reader, const uint8_t *bytes, size_t n_bytes)
 {
-	int fds[FRAME_MAX_FDS + 1];
+	int fds[FRAME_MAX_FDS + 1] = {};
 	size_t n_fds = bytes[0] & 0x80 ? 0 : bytes[0] & 7, n_sent = 0;
 	int r;
 
