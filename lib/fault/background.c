@@ -3,6 +3,7 @@
 #include "fault/background.h"
 
 #include "fault/engine.h"
+#include "fault/fill.h"
 
 bool background_prefetch(struct demand *demand, struct memory *memory, struct page_range pages)
 {

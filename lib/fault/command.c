@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "fault/engine.h"
+#include "fault/fill.h"
 
 /* A new view: mappers and memories may have come, none goes. */
 static int command_show_view(struct demand *demand, struct command *command)
@@ -142,6 +143,7 @@ static void command_do(struct demand *demand, struct command *command)
 	case COMMAND_REPLACE:
 		demand->guest->memories[command->memory->id] = command->memory;
 		demand->is_graduated[command->memory->id] = false;
+		demand->data_runs[command->memory->id] = (struct data_run){};
 		break;
 	case COMMAND_TELL:
 		demand_tell(demand, command->notice.kind, command->memory, command->pages.first,

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "fault/engine.h"
+#include "fault/fill.h"
 #include "kernel/uring.h"
 
 #define LOOK_NS	    NSEC_PER_MSEC /* completions are looked at this often while there is work */

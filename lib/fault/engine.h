@@ -37,6 +37,12 @@ struct reader {
 	bool is_pidfd_armed;
 };
 
+/* What is known to hold bytes in a backing that is the source; empty if nothing is. */
+struct data_run {
+	uint64_t start, end; /* offsets in the backing */
+};
+#define DATA_RUN_HUGE_PAGES 64 /* looked at at once */
+
 struct demand {
 	struct guest *guest;	 /* borrowed */
 	struct guest_view *view; /* what we look into; see guest/guest.h */
@@ -59,6 +65,7 @@ struct demand {
 	bool is_recovering;	/* claims of a former process were not taken over yet */
 	bool is_busy_elsewhere; /* an event is unread: read before filling more */
 	bool is_graduated[MAX_MEMORIES];
+	struct data_run data_runs[MAX_MEMORIES];
 	bool is_complete_told;
 	bool has_ended;
 
@@ -87,33 +94,6 @@ int messages_take(struct demand *demand, bool all, bool *ret_any);
 void messages_replay(struct demand *demand);
 void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva address,
 		   enum fault_kind kind);
-
-/* ---- fill.c: from claim to presence ---- */
-
-/* Claim what is absent at the start of @pages, and fill it; false: no slot is free (nothing was
- * claimed). */
-bool fill_begin(struct demand *demand, struct memory *memory, struct page_range pages,
-		enum slot_cause cause);
-/* Ask the source (again), and put in what it says at once. */
-void fill_read(struct demand *demand, struct slot *slot);
-/* The source has answered. */
-void fill_answer(struct demand *demand, struct slot *slot, int answer);
-/* Bytes are in the buffer: put them in; releases the slot, or leaves it waiting. */
-void fill_put(struct demand *demand, struct slot *slot);
-/* For sources that complete elsewhere; see struct source_request. */
-void fill_complete_elsewhere(struct source_request *request, int answer);
-/* Give back what is still filling, as @state, and release the slot. */
-void fill_give_back(struct demand *demand, struct slot *slot, enum page_state state);
-/* One page of zeros: missing x removed, missing x absent in a backing source, and probes. Never
- * leaves a wait undone. */
-void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page);
-/* Map what the file holds: minor x present, and first touches of a backing source. */
-void fill_map(struct demand *demand, struct mapping *mapping, struct page_range pages);
-void fill_probe(struct demand *demand, struct mapping *mapping, uint64_t page);
-/* Data or zero at @page, and for how many pages; for backing sources the file's own holes. */
-bool fill_is_zero(struct demand *demand, struct memory *memory, struct page_range pages,
-		  uint64_t *ret_n_pages);
-void fill_wake(struct demand *demand, struct mapping *mapping, struct page_range pages);
 
 /* ---- put.c: what a successor must know of a fill ---- */
 

@@ -12,7 +12,7 @@
  */
 #include <errno.h>
 
-#include "fault/engine.h"
+#include "fault/fill.h"
 #include "kernel/backing.h"
 #include "kernel/uffd.h"
 

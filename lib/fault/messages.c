@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "fault/decide.h"
 #include "fault/engine.h"
+#include "fault/fill.h"
 #include "kernel/uapi.h"
 #include "kernel/uffd.h"
 

@@ -14,6 +14,7 @@
 #include <assert.h>
 
 #include "fault/engine.h"
+#include "fault/fill.h"
 
 static_assert(LEDGER_N_PUTS == N_SLOTS, "every slot notes its put");
 

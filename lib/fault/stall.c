@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "fault/engine.h"
+#include "fault/fill.h"
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 

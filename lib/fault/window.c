@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fault/engine.h"
+#include "fault/fill.h"
 
 static void window_push(struct window *window, struct memory *memory, struct page_range pages)
 {
