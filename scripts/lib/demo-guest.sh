@@ -97,9 +97,10 @@ restore_lazily() {
 	start=$(now_us)
 	guest_start lazy memfd -incoming defer
 	wait_for_socket lazy "$SCRATCH/lazy.qmp" 20 || fail "QEMU did not start" "$SCRATCH/lazy.log"
+	# The inner shell notes the time of the end; what it starts ends with it too.
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	process_start restore "$log" bash -c '"$@"; r=$?; echo "${EPOCHREALTIME/./}" >"$0"; exit $r' \
-		"$SCRATCH/ended" "$BUILD/cli/ufdctl" restore "$SCRATCH/snapshot" \
+	process_start restore "$log" bash -c 'setpriv --pdeathsig KILL -- "$@"; r=$?
+		echo "${EPOCHREALTIME/./}" >"$0"; exit $r' "$SCRATCH/ended" "$BUILD/cli/ufdctl" restore "$SCRATCH/snapshot" \
 		--qmp "$SCRATCH/lazy.qmp" --name "$name" --wait
 	guest_expect lazy 'TICK *' 60 || fail "the guest does not tick" "$SCRATCH/restore.log"
 	lazy_ms+=("$(elapsed_ms "$start")")
