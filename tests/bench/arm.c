@@ -120,16 +120,21 @@ static double percentile_ns(uint32_t *latencies_ns, uint64_t n, unsigned int per
 	return latencies_ns[min_u64(n * percent / 100, n - 1)];
 }
 
-static void wait_for_fill(const struct ram *ram)
+/* What was filled while the memory was handed over does not count. */
+static double fill_ns(const struct ram *ram)
 {
 	const struct timespec pause = { .tv_nsec = LOOK_NS };
+	uint64_t start_ns = clock_now_ns(), before_bytes = ram_filled_bytes(ram);
 
 	while (ram_filled_bytes(ram) < ram->length_bytes)
 		nanosleep(&pause, NULL);
+	if (before_bytes == ram->length_bytes)
+		die("all was filled before anybody could look");
+	return (double)(clock_now_ns() - start_ns) * (double)ram->length_bytes /
+	       (double)(ram->length_bytes - before_bytes);
 }
 
-static double measure(struct bench *bench, const struct arm *arm, const struct ram *ram,
-		      uint64_t start_ns)
+static double measure(struct bench *bench, const struct arm *arm, const struct ram *ram)
 {
 	uint64_t n;
 
@@ -137,8 +142,7 @@ static double measure(struct bench *bench, const struct arm *arm, const struct r
 	case RESULT_WALK:
 		return (double)walk_ns(bench, arm, ram);
 	case RESULT_FILL:
-		wait_for_fill(ram);
-		return (double)(clock_now_ns() - start_ns);
+		return fill_ns(ram);
 	default:
 		n = touch(bench, arm, ram);
 		return percentile_ns(bench->latencies_ns, n, arm->result == RESULT_P50 ? 50 : 99);
@@ -211,14 +215,12 @@ static void map_ram(struct bench *bench, const struct arm *arm, struct ram *ret)
 double arm_run(struct bench *bench, const struct arm *arm, int cpu)
 {
 	struct ram ram;
-	uint64_t start_ns;
 	double result;
 
 	map_ram(bench, arm, &ram);
 	make_order(bench, arm, ram.length_bytes / ram.page_bytes);
-	start_ns = clock_now_ns();
 	attach(bench, arm, &ram, cpu);
-	result = measure(bench, arm, &ram, start_ns);
+	result = measure(bench, arm, &ram);
 	if (arm->server == SERVER_UFDD)
 		bench_daemon_detach(bench->daemon);
 	else

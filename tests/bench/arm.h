@@ -37,7 +37,7 @@ enum arm_result {
 	RESULT_P50,  /* nanoseconds of a touch */
 	RESULT_P99,  /* the same */
 	RESULT_WALK, /* nanoseconds from the first touch to the last */
-	RESULT_FILL, /* nanoseconds from before the hand-over until everything is in the backing */
+	RESULT_FILL, /* nanoseconds until everything is in the backing, without a touch */
 };
 
 struct arm {

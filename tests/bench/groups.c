@@ -232,9 +232,8 @@ void groups_restore(struct rows *rows, bool is_quick)
 	add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
 	add_fill(rows, is_quick, RAM_HUGETLB, "bulk, hugetlb: raw COPY / ufdd", LOOP_BULK_COPY,
 		 0.95);
-	if (!is_quick)
-		add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd",
-			 LOOP_BULK_READ, 0);
+	add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd",
+		 LOOP_BULK_READ, 0);
 	add_walks(rows, is_quick, false);
 	add_walks(rows, is_quick, true);
 }
