@@ -32,6 +32,20 @@ static void command_open(struct demand *demand, struct command *command)
 				       mapping->range.length_bytes / mapping->memory->page_bytes });
 }
 
+/* Who waits for these pages was answered by no fill: he faults again. */
+static void command_wake(struct demand *demand, const struct command *command)
+{
+	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
+		struct mapping *mapping = demand->view->mappings[i];
+		struct page_range shown = {};
+
+		if (mapping->memory == command->memory)
+			shown = mapping_clip(mapping, command->pages);
+		if (shown.count)
+			fill_wake(demand, mapping, shown);
+	}
+}
+
 static void command_discard(struct demand *demand, struct command *command)
 {
 	struct memory *memory = command->memory;
@@ -43,15 +57,7 @@ static void command_discard(struct demand *demand, struct command *command)
 	demand_settled(demand, memory, n);
 	stall_forget(demand, memory, command->pages);
 	memory_mark_dirty(memory, command->pages);
-	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
-		struct mapping *mapping = demand->view->mappings[i];
-		struct page_range shown = {};
-
-		if (mapping->memory == memory)
-			shown = mapping_clip(mapping, command->pages);
-		if (shown.count)
-			fill_wake(demand, mapping, shown);
-	}
+	command_wake(demand, command);
 }
 
 /* Pages that exist by no doing of ours: at attach, or written by their owner. */
@@ -65,6 +71,8 @@ static uint64_t command_keep(struct demand *demand, struct command *command)
 	(void)page_states_move_all(&memory->states, command->pages, PAGE_REMOVED, PAGE_PRESENT);
 	demand_settled(demand, memory, n);
 	stall_forget(demand, memory, command->pages);
+	if (n)
+		command_wake(demand, command);
 	return n;
 }
 

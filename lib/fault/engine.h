@@ -68,6 +68,7 @@ struct demand {
 	struct data_run data_runs[MAX_MEMORIES];
 	bool is_complete_told;
 	bool has_ended;
+	uint64_t n_lost; /* notices that found the queue full, not told yet */
 
 	struct ring commands; /* struct command *; producers hold @command_lock */
 	struct ring notices;
@@ -99,6 +100,8 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 
 /* Before the ioctl of a fill, and when what it did is in the page states. */
 void put_note(struct demand *demand, const struct slot *slot, struct page_range pages);
+/* The ledger says that a put of @page was not finished. */
+bool put_is_in_doubt(const struct demand *demand, const struct memory *memory, uint64_t page);
 void put_clear(struct demand *demand, const struct slot *slot);
 /* Take over the puts of a former process, slot by slot; all other claims of it are void. */
 void put_recover(struct demand *demand);

@@ -130,6 +130,8 @@ static void fill_lose(struct demand *demand, struct slot *slot, uint64_t page,
 	/* Pages go in order. One that is absent again may be claimed by another slot. */
 	slot->pages.count -= page + 1 - slot->pages.first;
 	slot->pages.first = page + 1;
+	if (slot->is_recovered)
+		put_note(demand, slot, slot->pages);
 	stall_forget(demand, memory, one);
 	fill_wake_others(demand, memory, one, NULL);
 }

@@ -18,48 +18,70 @@
 
 static_assert(LEDGER_N_PUTS == N_SLOTS, "every slot notes its put");
 
-static struct ledger_put *puts_of(const struct demand *demand)
+#define FIRST_BITS 40
+#define COUNT_BITS 16
+
+static_assert(MAX_MEMORIES <= 256, "a memory's id has 8 bits");
+
+/* A note, unpacked. */
+struct put {
+	uint32_t memory;
+	struct page_range pages;
+};
+
+static _Atomic uint64_t *puts_of(const struct demand *demand)
 {
 	return ledger_messages(demand->guest->ledger)->puts;
 }
 
+static struct put put_get(const struct demand *demand, unsigned int index)
+{
+	uint64_t word = atomic_load_explicit(&puts_of(demand)[index], memory_order_acquire);
+
+	return (struct put){
+		.memory = (uint32_t)(word >> (FIRST_BITS + COUNT_BITS)),
+		.pages = { word & ((UINT64_C(1) << FIRST_BITS) - 1),
+			   word >> FIRST_BITS & ((UINT64_C(1) << COUNT_BITS) - 1) },
+	};
+}
+
 void put_note(struct demand *demand, const struct slot *slot, struct page_range pages)
 {
-	struct ledger_put *put = &puts_of(demand)[slot - demand->slots.slots];
+	uint64_t word = (uint64_t)slot->memory->id << (FIRST_BITS + COUNT_BITS) |
+			pages.count << FIRST_BITS | pages.first;
 
-	put->memory = slot->memory->id;
-	put->first = pages.first;
-	/* a kill after any store finds no note, or all of it */
-	atomic_store_explicit(&put->n_pages, (uint32_t)pages.count, memory_order_release);
+	/* release: what the page states tell of the note before is there before */
+	atomic_store_explicit(&puts_of(demand)[slot - demand->slots.slots], word,
+			      memory_order_release);
 }
 
 void put_clear(struct demand *demand, const struct slot *slot)
 {
-	/* release: the page states that tell the outcome are there before */
-	atomic_store_explicit(&puts_of(demand)[slot - demand->slots.slots].n_pages, 0,
+	atomic_store_explicit(&puts_of(demand)[slot - demand->slots.slots], 0,
 			      memory_order_release);
 }
 
 /* The ledger is foreign input: a note that cannot be one of ours is none. */
-static bool put_is_sound(const struct demand *demand, const struct ledger_put *put)
+static bool put_is_sound(const struct demand *demand, struct put put)
 {
 	const struct memory *memory;
 
-	if (put->memory >= demand->n_memories)
+	if (put.memory >= demand->n_memories)
 		return false;
-	memory = demand->guest->memories[put->memory];
-	return memory && put->first < memory_n_pages(memory) &&
-	       put->n_pages <= memory_n_pages(memory) - put->first &&
-	       put->n_pages <= demand->slots.buffer_bytes / memory->page_bytes;
+	memory = demand->guest->memories[put.memory];
+	return memory && put.pages.first < memory_n_pages(memory) &&
+	       put.pages.count <= memory_n_pages(memory) - put.pages.first &&
+	       put.pages.count <= demand->slots.buffer_bytes / memory->page_bytes;
 }
 
-static bool put_is_in_doubt(const struct demand *demand, const struct memory *memory, uint64_t page)
+bool put_is_in_doubt(const struct demand *demand, const struct memory *memory, uint64_t page)
 {
-	const struct ledger_put *puts = puts_of(demand);
+	for (unsigned int i = 0; i < LEDGER_N_PUTS; i++) {
+		struct put put = put_get(demand, i);
 
-	for (unsigned int i = 0; i < LEDGER_N_PUTS; i++)
-		if (puts[i].memory == memory->id && page - puts[i].first < puts[i].n_pages)
+		if (put.memory == memory->id && page - put.pages.first < put.pages.count)
 			return true;
+	}
 	return false;
 }
 
@@ -99,21 +121,21 @@ static void put_give_back_all(struct demand *demand, struct memory *memory)
 /* The slot of the same number goes on with it. */
 static void put_resume(struct demand *demand, unsigned int index)
 {
-	struct ledger_put *put = &puts_of(demand)[index];
-	struct page_range pages = { put->first, put->n_pages }, run;
+	struct put put = put_get(demand, index);
 	struct memory *memory;
+	struct page_range run;
 	struct slot *slot;
 
-	if (!pages.count)
+	if (!put.pages.count)
 		return;
-	memory = demand->guest->memories[put->memory];
-	if (!page_states_find(&memory->states, pages, PAGE_FILLING, &run)) {
-		put->n_pages = 0;
+	memory = demand->guest->memories[put.memory];
+	if (!page_states_find(&memory->states, put.pages, PAGE_FILLING, &run)) {
+		puts_of(demand)[index] = 0;
 		return;
 	}
 	slot = slot_take_index(&demand->slots, index);
 	slot->memory = memory;
-	slot->pages = pages;
+	slot->pages = put.pages;
 	slot->started_ns = demand->now_ns;
 	slot->is_recovered = true;
 	fill_read(demand, slot);
@@ -121,11 +143,9 @@ static void put_resume(struct demand *demand, unsigned int index)
 
 void put_recover(struct demand *demand)
 {
-	struct ledger_put *puts = puts_of(demand);
-
 	for (unsigned int i = 0; i < LEDGER_N_PUTS; i++)
-		if (puts[i].n_pages && !put_is_sound(demand, &puts[i]))
-			puts[i].n_pages = 0;
+		if (!put_is_sound(demand, put_get(demand, i)))
+			puts_of(demand)[i] = 0;
 	for (uint32_t i = 0; i < demand->n_memories; i++)
 		if (demand->guest->memories[i])
 			put_give_back_all(demand, demand->guest->memories[i]);

@@ -38,29 +38,23 @@
 #define LEDGER_RECORD_BYTES 65536 /* the most that lives at a time: one half */
 
 /*
- * A fill that may be under way: noted by the demand thread before its ioctl, cleared when what it
- * did is in the page states. After a crash a page that is filling and in none of these was not put
- * in by us: what exists there is foreign. In one of these it may be ours, and the guest may have
- * written it since: it must not be overwritten. One for each slot of the data plane.
- */
-struct ledger_put {
-	uint32_t memory;
-	_Atomic uint32_t n_pages; /* 0: none; stored last */
-	uint64_t first;
-};
-
-/*
  * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
  * read. Protocol: @mapper, @is_reading = 1, read(), events applied, @is_reading = 0 and messages
  * zeroed, only then faults are resolved (from a private copy). After a crash with @is_reading set,
  * every REMOVE found in the (zero-filled before) buffer is applied again; faults come back by WAKE.
+ *
+ * @puts: for each slot of the data plane, the fill that may be under way: noted before its ioctl,
+ * cleared when what it did is in the page states. After a crash a page that is filling and noted
+ * nowhere was not put in by us: what exists there is foreign. One that is noted may be ours, and the
+ * guest may have written it since: it must not be overwritten. From bit 0 the first page (40 bits),
+ * how many (16 bits; 0: no note), the memory's id (8 bits), so that one store says it all.
  */
 struct ledger_messages {
 	uint32_t mapper;
 	_Atomic uint32_t is_reading;
 	uint64_t reserved[7];
 	struct uffd_msg messages[LEDGER_N_MESSAGES];
-	struct ledger_put puts[LEDGER_N_PUTS];
+	_Atomic uint64_t puts[LEDGER_N_PUTS];
 };
 
 struct ledger;
