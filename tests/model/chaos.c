@@ -182,7 +182,7 @@ static void act_owner_fills(void)
 	page = chance_below(area->n_pages);
 	at = area->first_page + page;
 	memory = area_memory(area);
-	if (engine_page_state(memory, at) != PAGE_ABSENT || !area->is_mapped[page] ||
+	if (engine_page_state(memory, at) > PAGE_FILLING || !area->is_mapped[page] ||
 	    area->ptes[page].kind != PTE_NONE || memory->source_kind == SOURCE_KIND_BACKING ||
 	    memory->file.pages[at].is_cached || memory->expected[at].n_discards ||
 	    at >= memory->file.n_pages)
@@ -422,10 +422,10 @@ static const struct {
 	{ act_chore, 40 },	 { act_discard, 30 },	  { act_swap_out, 30 },
 	{ act_signal, 15 },	 { act_punch, 12 },	  { act_announce, 8 },
 	{ act_foreign_touch, 20 }, { act_foreign_mapping, 4 }, { act_owner_writes, 4 },
-	{ act_owner_fills, 20 }, { act_split, 4 },	  { act_unmap, 3 },
+	{ act_owner_fills, 80 }, { act_split, 4 },	  { act_unmap, 3 },
 	{ act_truncate, 3 },	 { act_plug, 4 },	  { act_open, 6 },
 	{ act_machine, 12 },	 { act_crash, 16 },	  { act_command, 8 },
-	{ act_track, 4 },
+	{ act_track, 8 },
 };
 
 void chaos_step(void)

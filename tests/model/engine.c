@@ -280,13 +280,7 @@ unsigned int engine_page_state(const struct model_memory *memory, uint64_t page)
 
 bool engine_is_in_doubt(const struct model_memory *memory, uint64_t page)
 {
-	const struct ledger_put *puts = ledger_messages(guest->ledger)->puts;
-
-	for (unsigned int i = 0; i < LEDGER_N_PUTS; i++)
-		if (puts[i].memory == memory->memory->id &&
-		    page - puts[i].first < puts[i].n_pages)
-			return true;
-	return false;
+	return put_is_in_doubt(demand, memory->memory, page);
 }
 
 void engine_track(struct model_memory *memory)

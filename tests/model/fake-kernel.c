@@ -73,6 +73,7 @@ int backing_write(int fd, uint64_t offset, const void *bytes, uint64_t length_by
 	trace("  backing_write(page %llu) of %#llx", page, token, 0, 0);
 	if (!memory_poke(memory, page, TOKEN_TORN, true))
 		return -ENOSPC;
+	memory->file.pages[page].is_foreign = true;
 	if (crash_point())
 		return 0;
 	memory_poke(memory, page, token, true);

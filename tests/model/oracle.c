@@ -20,16 +20,31 @@ static uint64_t number_of(const struct model_memory *memory)
 static void expect(struct model_memory *memory, uint64_t page, uint64_t value)
 {
 	memory->expected[page].value = value;
-	memory->expected[page].has_other = false;
+	memory->expected[page].n_others = 0;
 	trace("    expected of page %llu of memory %llu: %#llx", page, number_of(memory), value, 0);
+}
+
+static bool is_expected(const struct expected *expected, uint64_t token)
+{
+	bool is = token == expected->value;
+
+	for (unsigned int i = 0; i < expected->n_others; i++)
+		is |= token == expected->others[i];
+	return is;
 }
 
 static void expect_also(struct model_memory *memory, uint64_t page, uint64_t other)
 {
-	memory->expected[page].other = other;
-	memory->expected[page].has_other = true;
-	trace("    expected of page %llu of memory %llu: %#llx or %#llx", page, number_of(memory),
-	      memory->expected[page].value, other);
+	struct expected *expected = &memory->expected[page];
+	unsigned int n_most = sizeof(expected->others) / sizeof(expected->others[0]);
+
+	if (is_expected(expected, other))
+		return;
+	if (expected->n_others == n_most)
+		model_fail("too many right answers at page %llu", (unsigned long long)page);
+	expected->others[expected->n_others++] = other;
+	trace("    expected of page %llu of memory %llu: %#llx too", page, number_of(memory),
+	      other, 0);
 }
 
 void oracle_init(struct model_memory *memory)
@@ -61,18 +76,15 @@ static bool is_to_come(const struct model_memory *memory, uint64_t page)
 void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 {
 	struct expected *expected = &memory->expected[page];
-	bool is_value = token == expected->value;
-	bool is_other = expected->has_other && token == expected->other;
 	bool is_discarded = expected->n_discards && (token == oracle_discarded(memory, page) ||
 						     memory->file.pages[page].is_foreign);
 
-	if (!is_value && !is_other && !is_discarded)
-		model_fail("wrong page: page %llu of memory %llu reads %#llx, expected %#llx or %#llx",
+	if (!is_expected(expected, token) && !is_discarded)
+		model_fail("wrong page: page %llu of memory %llu reads %#llx, expected %#llx or %u others",
 			   (unsigned long long)page, (unsigned long long)number_of(memory),
 			   (unsigned long long)token, (unsigned long long)expected->value,
-			   (unsigned long long)(expected->has_other ? expected->other
-								    : expected->value));
-	if (!expected->n_discards && expected->has_other)
+			   expected->n_others);
+	if (!expected->n_discards && expected->n_others)
 		expect(memory, page, token);
 }
 
@@ -89,8 +101,12 @@ void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove)
 	const struct file_page *cached = &memory->file.pages[at];
 
 	memory->expected[at].n_discards++;
-	if (!is_remove && memory_is_shared(memory) && (!cached->is_cached || cached->is_foreign))
+	if (!is_remove && memory_is_shared(memory) &&
+	    world.processes[area->process].has_remove_events &&
+	    (!cached->is_cached || cached->is_foreign))
 		expect_also(memory, at, cached->token);
+	if (!is_remove && cached->is_foreign) /* while it is restored */
+		expect_also(memory, at, TOKEN_TORN);
 }
 
 void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool has_happened)
@@ -154,8 +170,7 @@ void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token)
 		return;
 	}
 	oracle_trouble(memory, page, 1);
-	if (expected->n_discards || memory->source_tokens[page] == 0 ||
-	    (expected->is_in_doubt && engine_page_state(memory, page) == PAGE_FILLING))
+	if (expected->n_discards || (expected->is_in_doubt && engine_page_state(memory, page) == PAGE_FILLING))
 		expect_also(memory, page, token);
 }
 

@@ -128,8 +128,8 @@ struct thread {
 /* What a page must read. */
 struct expected {
 	uint64_t value;
-	uint64_t other; /* may be read instead, if has_other; the first read decides */
-	bool has_other;
+	uint64_t others[8]; /* may be read instead; the first read decides */
+	unsigned int n_others;
 	unsigned int n_discards; /* under way: value or what a discard leaves */
 	bool is_changed;	 /* by the guest, since a tracker was armed */
 	bool is_in_doubt;	 /* claimed by an engine that died: who made it cannot be told */
