@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "numbers.h"
 #include "output.h"
-#include "settings.h"
+#include "setting-options.h"
 #include "verbs.h"
 
 /* ---- list, show ---- */

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "output.h"
-#include "settings.h"
+#include "setting-options.h"
 #include "verbs.h"
 
 /* The daemon has another working directory; what does not exist yet has an existing parent. */

@@ -42,31 +42,31 @@ struct ufd_read;
 /* ---- events ---------------------------------------------------------------------------------- */
 
 enum ufd_event_kind {
-	UFD_EVENT_COMPLETED = 1,	/* nothing is absent any more */
-	UFD_EVENT_GRADUATED,		/* complete, unregistered, no cost any more; the handles stay */
-	UFD_EVENT_MAPPER_ENDED,		/* value: pid of the process that ended */
-	UFD_EVENT_ENDED,		/* the last process ended: free the guest */
-	UFD_EVENT_STALLED,		/* bytes cannot be had; value: positive errno. Told once until it recovers */
-	UFD_EVENT_RECOVERED,		/* stalled pages were filled after all */
-	UFD_EVENT_DEADLINE,		/* a page has stalled for the guest's deadline; its policy was applied */
-	UFD_EVENT_POISONED,		/* value: pages */
-	UFD_EVENT_KILLED,		/* policy kill; value: pid */
-	UFD_EVENT_FOREIGN_MAPPER,	/* a process that is not ours mapped a memory that is still lazy; value: pid */
-	UFD_EVENT_FOREIGN_TOUCH,	/* an absent page appeared in the file; value: 1 if its bytes were restored */
-	UFD_EVENT_DISCARD_UNANNOUNCED,	/* a present page vanished without an event; it reads zero */
-	UFD_EVENT_EXHAUSTED,		/* no memory or no huge page for a fill; retried with backoff */
-	UFD_EVENT_SOURCE_CHANGED,	/* the source's file was replaced, cut or written under us */
-	UFD_EVENT_LOST,			/* value: events that did not fit the queue */
+	UFD_EVENT_COMPLETED = 1, /* nothing is absent any more */
+	UFD_EVENT_GRADUATED,	 /* complete, unregistered, no cost any more; the handles stay */
+	UFD_EVENT_MAPPER_ENDED,	 /* value: pid of the process that ended */
+	UFD_EVENT_ENDED,	 /* the last process ended: free the guest */
+	UFD_EVENT_STALLED, /* bytes cannot be had; value: positive errno. Told once until it recovers */
+	UFD_EVENT_RECOVERED, /* stalled pages were filled after all */
+	UFD_EVENT_DEADLINE, /* a page has stalled for the guest's deadline; its policy was applied */
+	UFD_EVENT_POISONED, /* value: pages */
+	UFD_EVENT_KILLED,   /* policy kill; value: pid */
+	UFD_EVENT_FOREIGN_MAPPER, /* a process that is not ours mapped a memory that is still lazy; value: pid */
+	UFD_EVENT_FOREIGN_TOUCH, /* an absent page appeared in the file; value: 1 if its bytes were restored */
+	UFD_EVENT_DISCARD_UNANNOUNCED, /* a present page vanished without an event; it reads zero */
+	UFD_EVENT_EXHAUSTED,	  /* no memory or no huge page for a fill; retried with backoff */
+	UFD_EVENT_SOURCE_CHANGED, /* the source's file was replaced, cut or written under us */
+	UFD_EVENT_LOST,		  /* value: events that did not fit the queue */
 };
 
 /* Readable; valid during the callback. Grows at the end. */
 struct ufd_event {
 	size_t size;
-	uint64_t time_ns;	/* CLOCK_MONOTONIC */
-	const char *memory;	/* name, or NULL if it concerns the guest */
-	uint64_t offset;	/* in the memory */
+	uint64_t time_ns;   /* CLOCK_MONOTONIC */
+	const char *memory; /* name, or NULL if it concerns the guest */
+	uint64_t offset;    /* in the memory */
 	int64_t value;
-	uint32_t kind;		/* enum ufd_event_kind */
+	uint32_t kind; /* enum ufd_event_kind */
 	uint32_t reserved;
 };
 
@@ -106,7 +106,7 @@ int ufd_pager_dispatch(struct ufd_pager *pager);
 enum ufd_source_answer {
 	UFD_SOURCE_DATA = 0,	/* the bytes are in the buffer */
 	UFD_SOURCE_ZERO = 1,	/* all of them are zero; the buffer was left alone */
-	UFD_SOURCE_PENDING = 2,	/* ufd_read_complete() will be called, once, by any thread */
+	UFD_SOURCE_PENDING = 2, /* ufd_read_complete() will be called, once, by any thread */
 };
 
 /**
@@ -150,26 +150,28 @@ void ufd_read_complete(struct ufd_read *read, int answer);
 /* ---- guests ---------------------------------------------------------------------------------- */
 
 enum ufd_policy {
-	UFD_POLICY_STALL = 0,	/* retry with backoff for ever, and say so */
-	UFD_POLICY_POISON = 1,	/* after the deadline the page raises SIGBUS (Linux 6.6) */
-	UFD_POLICY_KILL = 2,	/* after the deadline the processes of the guest are killed */
+	UFD_POLICY_STALL = 0,  /* retry with backoff for ever, and say so */
+	UFD_POLICY_POISON = 1, /* after the deadline the page raises SIGBUS (Linux 6.6) */
+	UFD_POLICY_KILL = 2,   /* after the deadline the processes of the guest are killed */
 };
 
 enum ufd_track {
-	UFD_TRACK_SCAN = 0,	/* asynchronous write-protection, read by PAGEMAP_SCAN (Linux 6.7) */
-	UFD_TRACK_WP = 1,	/* synchronous write-protect faults */
+	UFD_TRACK_SCAN = 0, /* asynchronous write-protection, read by PAGEMAP_SCAN (Linux 6.7) */
+	UFD_TRACK_WP = 1,   /* synchronous write-protect faults */
 };
 
 enum ufd_other_mappers {
-	UFD_OTHERS_REFUSE = 0,	/* start fails with -EUSERS while a process that is no mapper of the guest maps a memory */
-	UFD_OTHERS_EAGER = 1,	/* fill everything before start returns; later mappers are fine then */
-	UFD_OTHERS_IGNORE = 2,	/* the caller has seen to it (e.g. checked and will add them) */
+	UFD_OTHERS_REFUSE =
+		0, /* start fails with -EUSERS while a process that is no mapper of the guest maps a memory */
+	UFD_OTHERS_EAGER =
+		1, /* fill everything before start returns; later mappers are fine then */
+	UFD_OTHERS_IGNORE = 2, /* the caller has seen to it (e.g. checked and will add them) */
 };
 
 enum ufd_populated {
-	UFD_POPULATED_REFUSE = 0,	/* -ENOTEMPTY if a page exists where absence was declared */
-	UFD_POPULATED_PUNCH = 1,	/* free such pages first (memfd, tmpfs, hugetlbfs) */
-	UFD_POPULATED_KEEP = 2,		/* they count as present */
+	UFD_POPULATED_REFUSE = 0, /* -ENOTEMPTY if a page exists where absence was declared */
+	UFD_POPULATED_PUNCH = 1,  /* free such pages first (memfd, tmpfs, hugetlbfs) */
+	UFD_POPULATED_KEEP = 2,	  /* they count as present */
 };
 
 /**
@@ -227,7 +229,8 @@ void ufd_pager_guest_set_userdata(struct ufd_pager_guest *guest, void *userdata)
 void *ufd_pager_guest_userdata(const struct ufd_pager_guest *guest);
 
 /* The options in force, defaults filled in. */
-void ufd_pager_guest_get_opts(const struct ufd_pager_guest *guest, struct ufd_pager_guest_opts *ret);
+void ufd_pager_guest_get_opts(const struct ufd_pager_guest *guest,
+			      struct ufd_pager_guest_opts *ret);
 
 /**
  * ufd_pager_guest_add_mapper() - a process that maps the guest's memory
@@ -242,10 +245,11 @@ int ufd_pager_guest_add_mapper(struct ufd_pager_guest *guest, int uffd, int pidf
 			       uint32_t *ret_mapper);
 
 enum ufd_memory_kind {
-	UFD_MEMORY_ANON = 0,	/* one process's anonymous range; offsets count from its first mapping */
+	UFD_MEMORY_ANON =
+		0, /* one process's anonymous range; offsets count from its first mapping */
 	UFD_MEMORY_SHMEM = 1,	/* memfd or tmpfs, mapped shared */
-	UFD_MEMORY_HUGETLB = 2,	/* huge pages, mapped shared */
-	UFD_MEMORY_PRIVATE = 3,	/* a memfd, tmpfs or hugetlbfs file mapped MAP_PRIVATE */
+	UFD_MEMORY_HUGETLB = 2, /* huge pages, mapped shared */
+	UFD_MEMORY_PRIVATE = 3, /* a memfd, tmpfs or hugetlbfs file mapped MAP_PRIVATE */
 };
 
 /**
@@ -341,18 +345,18 @@ int ufd_pager_guest_finish(struct ufd_pager_guest *guest, uint64_t timeout_ns);
 struct ufd_guest_stats {
 	size_t size;
 	uint64_t faults_missing, faults_minor, faults_wp;
-	uint64_t faults_stale;		/* the page was there already, or on its way */
-	uint64_t removes;		/* REMOVE events */
+	uint64_t faults_stale; /* the page was there already, or on its way */
+	uint64_t removes;      /* REMOVE events */
 	uint64_t pages_demand, pages_window, pages_background;
-	uint64_t pages_zero;		/* of those: filled with zeros or left as holes */
+	uint64_t pages_zero; /* of those: filled with zeros or left as holes */
 	uint64_t filled_bytes, source_bytes;
 	uint64_t source_errors;
 	uint64_t foreign_touches;
 	uint64_t discards_unannounced;
-	uint64_t exhausted;		/* fills that met an empty pool or no memory */
+	uint64_t exhausted; /* fills that met an empty pool or no memory */
 	uint64_t wakes, retries;
 	uint64_t poisoned_pages;
-	uint64_t stalled_pages;		/* now */
+	uint64_t stalled_pages;						   /* now */
 	uint64_t absent_bytes, present_bytes, removed_bytes, length_bytes; /* now */
 	uint64_t fault_p50_ns, fault_p90_ns, fault_p99_ns, fault_max_ns;
 	uint64_t n_mappings, n_memories;
@@ -365,7 +369,7 @@ int ufd_pager_guest_stats(struct ufd_pager_guest *guest, struct ufd_guest_stats 
 /* Readable. */
 struct ufd_memory_stats {
 	size_t size;
-	const char *name;	/* the guest's; valid while the memory is */
+	const char *name; /* the guest's; valid while the memory is */
 	uint64_t length_bytes, page_bytes;
 	uint64_t absent_bytes, filling_bytes, present_bytes, removed_bytes;
 	uint64_t stalled_pages;

@@ -10,19 +10,19 @@
 #define _cleanup_(fn) __attribute__((__cleanup__(fn)))
 
 /* Move ownership out of a local: the local forgets what it held. */
-#define TAKE_PTR(p) \
-	({ \
-		__typeof__(p) *_taken_from = &(p); \
+#define TAKE_PTR(p)                                  \
+	({                                           \
+		__typeof__(p) *_taken_from = &(p);   \
 		__typeof__(p) _taken = *_taken_from; \
-		*_taken_from = NULL; \
-		_taken; \
+		*_taken_from = NULL;                 \
+		_taken;                              \
 	})
-#define TAKE_FD(fd) \
-	({ \
-		int *_taken_from = &(fd); \
+#define TAKE_FD(fd)                        \
+	({                                 \
+		int *_taken_from = &(fd);  \
 		int _taken = *_taken_from; \
-		*_taken_from = -EBADF; \
-		_taken; \
+		*_taken_from = -EBADF;     \
+		_taken;                    \
 	})
 
 static inline void freep(void *p)
@@ -41,8 +41,8 @@ static inline void closep(const int *fd)
 }
 
 /* @fn takes NULL and half-built objects. */
-#define DEFINE_CLEANUP(type, fn) \
+#define DEFINE_CLEANUP(type, fn)           \
 	static inline void fn##p(type **p) \
-	{ \
-		fn(*p); \
+	{                                  \
+		fn(*p);                    \
 	}

@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define KIB (UINT64_C(1) << 10)
-#define MIB (UINT64_C(1) << 20)
-#define GIB (UINT64_C(1) << 30)
-#define TIB (UINT64_C(1) << 40)
+#define KIB	      (UINT64_C(1) << 10)
+#define MIB	      (UINT64_C(1) << 20)
+#define GIB	      (UINT64_C(1) << 30)
+#define TIB	      (UINT64_C(1) << 40)
 
 #define NSEC_PER_USEC UINT64_C(1000)
 #define NSEC_PER_MSEC UINT64_C(1000000)

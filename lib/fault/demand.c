@@ -22,6 +22,17 @@
 
 /* ---- telling ---- */
 
+static bool notice_queue(struct demand *demand, const struct notice *notice)
+{
+	uint64_t one = 1;
+
+	if (!ring_add(&demand->notices, notice))
+		return false;
+	if (demand->config.event_fd >= 0)
+		(void)!write(demand->config.event_fd, &one, sizeof(one));
+	return true;
+}
+
 void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, uint64_t page,
 		 int64_t value)
 {
@@ -30,14 +41,27 @@ void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, ui
 				 .memory = memory,
 				 .offset_bytes = memory ? page * memory->page_bytes : 0,
 				 .value = value };
-	uint64_t one = 1;
 
-	if (!ring_add(&demand->notices, &notice)) {
+	if (demand->n_lost || !notice_queue(demand, &notice)) {
+		demand->n_lost++;
 		count_add(&demand->counters.notices_lost, 1);
-		return;
 	}
-	if (demand->config.event_fd >= 0)
-		(void)!write(demand->config.event_fd, &one, sizeof(one));
+}
+
+/* Once there is room again: how many were lost, and anew what somebody waits for. */
+static void demand_tell_lost(struct demand *demand)
+{
+	struct notice notice = { .kind = UFD_EVENT_LOST,
+				 .time_ns = demand->now_ns,
+				 .value = (int64_t)demand->n_lost };
+
+	if (!demand->n_lost || !notice_queue(demand, &notice))
+		return;
+	demand->n_lost = 0;
+	if (demand->is_complete_told)
+		demand_tell(demand, UFD_EVENT_COMPLETED, NULL, 0, 0);
+	if (demand->has_ended)
+		demand_tell(demand, UFD_EVENT_ENDED, NULL, 0, 0);
 }
 
 void demand_ask(struct demand *demand, enum chore_kind kind, struct memory *memory, uint64_t page)
@@ -195,6 +219,7 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 	demand->now_ns = clock_now_ns();
 	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
 	commands_take(demand);
+	demand_tell_lost(demand);
 	*ret_sleep_ns = 0;
 	if (demand->now_ns - demand->looked_ns >= LOOK_NS ||
 	    demand->slots.n_free + demand->slots.n_waiting < N_SLOTS) {

@@ -35,7 +35,7 @@ struct memory {
 	_Atomic uint64_t n_stalled; /* pages that wait for bytes that cannot be had */
 	_Atomic uint64_t *dirty; /* one bit a page while a tracker is armed, else NULL; borrowed */
 	_Atomic uint32_t n_mappings;
-	_Atomic bool is_forgotten;  /* its last mapping is gone; another may take its id */
+	_Atomic bool is_forgotten; /* its last mapping is gone; another may take its id */
 	struct memory *next_forgotten;
 	uint64_t states_offset;		 /* of the area in the ledger */
 	uint64_t poisoned[MAX_POISONED]; /* pages, a short list */

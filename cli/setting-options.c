@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* How a guest is treated. */
-#include "settings.h"
+#include "setting-options.h"
 
 #include <string.h>
 
