@@ -33,6 +33,7 @@ struct config config_built_in(void)
 	return (struct config){
 		.socket = "/run/ufd/io.ufd.manager",
 		.log_level = LOG_LEVEL_INFO,
+		.stop_timeout_s = 60,
 		.n_connections = 64,
 		.n_connections_per_user = 32,
 		.backlog_bytes = 4 * MIB,
@@ -93,7 +94,7 @@ static int parse_bool(const char *value, void *field, size_t n_field)
 	return settings_parse_bool(value, field);
 }
 
-/* Limits: at least one; a GiB is more than any of them can want. */
+/* Limits and times: at least one; 2^30 is more than any of them can want. */
 static int parse_limit(const char *value, void *field, size_t n_field)
 {
 	uint64_t number;
@@ -117,6 +118,7 @@ static const struct key {
 	{ "daemon", "log-level", parse_log_level, FIELD(log_level) },
 	{ "daemon", "log-prefix", parse_bool, FIELD(log_prefix) },
 	{ "daemon", "debug", parse_debug, FIELD(debug) },
+	{ "daemon", "stop-timeout-s", parse_limit, FIELD(stop_timeout_s) },
 	{ "limits", "connections", parse_limit, FIELD(n_connections) },
 	{ "limits", "connections-per-user", parse_limit, FIELD(n_connections_per_user) },
 	{ "limits", "backlog-bytes", parse_limit, FIELD(backlog_bytes) },

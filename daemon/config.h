@@ -15,6 +15,7 @@ struct config {
 	enum log_level log_level;
 	unsigned int debug; /* enum log_switch */
 	uint64_t log_prefix;
+	uint64_t stop_timeout_s;
 	uint64_t n_connections;
 	uint64_t n_connections_per_user;
 	uint64_t backlog_bytes;

@@ -28,10 +28,9 @@
 #include "log.h"
 #include "registry.h"
 
-#define N_SIGNALS	 3
-#define DRAIN_TIMEOUT_NS (60 * NSEC_PER_SEC)
-#define STATUS_SECONDS	 5
-#define EXTEND_US	 (3 * STATUS_SECONDS * 1000000)
+#define N_SIGNALS      3
+#define STATUS_SECONDS 5
+#define EXTEND_US      (3 * STATUS_SECONDS * 1000000)
 
 struct daemon {
 	const struct daemon_options *options;
@@ -43,6 +42,7 @@ struct daemon {
 	struct registry *registry;	  /* owned */
 	struct control *control;	  /* owned */
 	bool is_stopping;
+	size_t n_left; /* guests that could not be filled before the end */
 };
 
 /* ---- configuration ---- */
@@ -175,8 +175,11 @@ static void on_drained(void *userdata, size_t n_left)
 {
 	struct daemon *daemon = userdata;
 
+	daemon->n_left = n_left;
 	if (n_left)
-		log_error(LOG_FIELDS(), "%zu guests still have absent pages", n_left);
+		log_error(LOG_FIELDS(),
+			  "%zu guests still have absent pages: they wait for the next ufdd",
+			  n_left);
 	event_base_loopexit(daemon->base, NULL);
 }
 
@@ -190,7 +193,8 @@ static void on_stop(evutil_socket_t signal, short what, void *userdata)
 	daemon->is_stopping = true;
 	log_info(LOG_FIELDS(), "stopping: every guest is filled first");
 	sd_notify(0, "STOPPING=1\nSTATUS=filling the guests' absent pages");
-	registry_drain(daemon->registry, DRAIN_TIMEOUT_NS, on_drained, daemon);
+	registry_drain(daemon->registry, daemon->config.stop_timeout_s * NSEC_PER_SEC, on_drained,
+		       daemon);
 }
 
 static void on_reload(evutil_socket_t signal, short what, void *userdata)
@@ -374,7 +378,9 @@ int daemon_run(struct daemon *daemon)
 {
 	log_info(LOG_FIELDS(), "ufdd %s is ready", UFD_VERSION);
 	sd_notify(0, "READY=1\nSTATUS=serving no guests");
-	return event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
+	if (event_base_dispatch(daemon->base) < 0)
+		return -EIO;
+	return daemon->n_left ? -EBUSY : 0;
 }
 
 struct daemon *daemon_free(struct daemon *daemon)

@@ -35,7 +35,12 @@ int daemon_load_config(const struct daemon_options *options, struct config *ret)
 int daemon_new(struct daemon **ret, const struct daemon_options *options,
 	       const struct config *config);
 
-/* Serve until SIGTERM or SIGINT; then fill every guest and return. Return: 0 or -errno. */
+/**
+ * daemon_run() - serve until SIGTERM or SIGINT, then fill every guest
+ *
+ * Return: 0; -EBUSY if some could not be filled, or another -errno: exit then without
+ *         daemon_free(), which would unregister them, so that their absent pages read zero.
+ */
 int daemon_run(struct daemon *daemon);
 
 struct daemon *daemon_free(struct daemon *daemon);

@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 	struct daemon_options options = {};
 	struct config config;
 	bool is_check = false;
-	int status;
+	int status, r;
 
 	status = parse_options(argc, argv, &options, &is_check);
 	if (status >= 0)
@@ -123,5 +123,8 @@ int main(int argc, char **argv)
 	}
 	if (daemon_new(&daemon, &options, &config) < 0)
 		return EXIT_FAILURE;
-	return daemon_run(daemon) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	r = daemon_run(daemon);
+	if (r < 0)
+		_exit(EXIT_FAILURE); /* without daemon_free(): see daemon_run() */
+	return EXIT_SUCCESS;
 }

@@ -453,8 +453,11 @@ static void drain_run(struct job *job, void *data)
 {
 	struct drain *drain = data;
 
+	/* a turn for each sets its thread to work; nobody waits behind one that stalls */
+	for (size_t i = 0; i < drain->n_registrations; i++)
+		paging_finish(&drain->registrations[i]->paging, 1, job);
 	for (size_t i = 0; i < drain->n_registrations; i++) {
-		int r = paging_finish(&drain->registrations[i]->paging, drain->deadline_ns);
+		int r = paging_finish(&drain->registrations[i]->paging, drain->deadline_ns, job);
 
 		drain->n_left += r < 0 && r != -ESRCH;
 	}

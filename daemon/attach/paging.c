@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "job.h"
 #include "kernel/proc-maps.h"
 #include "log.h"
 #include "refusal.h"
@@ -175,7 +176,7 @@ static int finish_turn(struct paging *paging, bool is_slow)
 	return missing_bytes(paging) ? -ETIMEDOUT : 0;
 }
 
-int paging_finish(struct paging *paging, uint64_t deadline_ns)
+int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job *job)
 {
 	const struct timespec between = { .tv_nsec = (long)BETWEEN_NS };
 	int r;
@@ -186,6 +187,8 @@ int paging_finish(struct paging *paging, uint64_t deadline_ns)
 		paging_unlock(paging);
 		if (r != -ETIMEDOUT)
 			return r;
+		if (job && job_is_cancelled(job))
+			return -EINTR;
 		if (deadline_ns && clock_now_ns() >= deadline_ns)
 			return -ETIMEDOUT;
 		nanosleep(&between, NULL); /* somebody else's turn */

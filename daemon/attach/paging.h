@@ -14,6 +14,8 @@
 #include "attach/process.h"
 #include "settings.h"
 
+struct job;
+
 /* The engine, which takes calls of one thread at a time: job threads wait for their turn. */
 struct paging_engine {
 	pthread_mutex_t lock;
@@ -82,10 +84,12 @@ void paging_keep_attachment(struct paging *paging, struct process_attachment *at
 
 /**
  * paging_finish() - fill what is absent, in small turns of the engine
+ * @job: give up when it is cancelled; may be NULL
  *
- * Context: job, without the lock; blocks. Return: 0, -ETIMEDOUT, -ESRCH (it ended or was detached).
+ * Context: job, without the lock; blocks. Return: 0, -ETIMEDOUT, -ESRCH (it ended or was detached),
+ *          -EINTR (cancelled).
  */
-int paging_finish(struct paging *paging, uint64_t deadline_ns);
+int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job *job);
 
 /*
  * Free the engine's guest, then let its processes go.

@@ -336,7 +336,7 @@ struct detach {
 static int detach_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct registration *registration = ((struct detach *)data)->registration;
-	int r = paging_finish(&registration->paging, 0);
+	int r = paging_finish(&registration->paging, 0, job);
 
 	if (r == -ESRCH)
 		return refuse_no_guest(registration->paging.name, refusal);

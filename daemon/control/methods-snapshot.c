@@ -59,7 +59,7 @@ static int complete(struct registration *registration, struct job *job, struct r
 	uint64_t deadline_ns;
 	int r;
 
-	r = paging_finish(&registration->paging, job_deadline_ns(job));
+	r = paging_finish(&registration->paging, job_deadline_ns(job), job);
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "guest `%s` cannot be completed: %s",
 					 registration->paging.name, strerror(-r));

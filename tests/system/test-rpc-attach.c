@@ -2,6 +2,8 @@
 /* Attach of io.ufd.guest, spoken raw: what a good call does, and whose memory it may be. */
 #include "test-rpc-vmm.h"
 
+#include "kernel/proc-maps.h"
+
 START_TEST(a_guest_is_served_shown_and_let_go)
 {
 	struct vmm vmm;
@@ -172,6 +174,25 @@ START_TEST(memory_that_vanished_holds_nobody_up)
 }
 END_TEST
 
+/* Told to stop, a daemon that cannot have the bytes leaves the guest waiting: zeros would be wrong. */
+START_TEST(a_guest_that_cannot_be_filled_is_left_waiting)
+{
+	struct proc_map_flags flags = {};
+	siginfo_t ended;
+	struct vmm vmm;
+
+	vmm_begin(&vmm);
+	attach_well(&vmm);
+	ck_assert_uint_eq(vmm.bytes[0], 1);
+	ck_assert_int_eq(ftruncate(vmm.fds[FD_SOURCE], 0), 0);
+	kill(vmm.service.pid, SIGTERM);
+	ck_assert_int_eq(waitid(P_PID, (id_t)vmm.service.pid, &ended, WEXITED | WNOWAIT), 0);
+	ck_assert_int_eq(proc_map_flags(getpid(), (struct hva){ (uintptr_t)vmm.bytes }, &flags), 0);
+	ck_assert(flags.is_uffd_missing);
+	vmm_end_with(&vmm, 1);
+}
+END_TEST
+
 START_TEST(a_name_serves_one_guest)
 {
 	struct vmm vmm;
@@ -219,8 +240,10 @@ static pid_t fork_twin(const struct vmm *vmm, int *ret_pipe, bool wants_uffd, in
 			message.msg_controllen = sizeof(control);
 		}
 		sendmsg(pair[1], &message, 0);
-		while (read(hold[0], &byte, 1) > 0)
-			;
+		if (read(hold[0], &byte, 1) == 1) /* else the pipe is closed: nothing to look at */
+			for (uint64_t i = 0; i < N_PAGES; i++)
+				if (vmm->bytes[i * PAGE] != i + 1)
+					_exit(2);
 		_exit(0);
 	} else {
 		union {
@@ -249,6 +272,17 @@ static void end_twin(pid_t pid, int pipe)
 {
 	close(pipe);
 	waitpid(pid, NULL, 0);
+}
+
+/* It reads every page through its own mapping. */
+static void expect_twin_reads_all(pid_t pid, int pipe)
+{
+	int status = -1;
+
+	ck_assert_int_eq(write(pipe, "", 1), 1);
+	waitpid(pid, &status, 0);
+	ck_assert_int_eq(status, 0);
+	close(pipe);
 }
 
 START_TEST(a_userfaultfd_of_another_process_is_found_out)
@@ -288,13 +322,33 @@ START_TEST(another_mapper_is_named_or_served)
 	json_object_set_new(json_object_get(call, "settings"), "other_mappers",
 			    json_string("eager"));
 	json_decref(service_ask(vmm.client, "io.ufd.guest.Attach", call, vmm.fds, N_FDS));
-	for (uint64_t i = 0; i < N_PAGES; i++) {
-		unsigned char byte = 0;
+	expect_twin_reads_all(twin, hold);
+	vmm_end(&vmm);
+}
+END_TEST
 
-		ck_assert_int_eq(pread(vmm.fds[FD_MEMORY], &byte, 1, (off_t)(i * PAGE)), 1);
-		ck_assert_uint_eq(byte, i + 1);
-	}
-	end_twin(twin, hold);
+START_TEST(another_mapper_is_attached_if_wanted)
+{
+	struct vmm vmm;
+	json_t *call, *reply, *memory;
+	pid_t twin;
+	int hold;
+
+	vmm_begin(&vmm);
+	twin = fork_twin(&vmm, &hold, false, NULL);
+	call = good_call(&vmm);
+	json_object_set_new(json_object_get(call, "settings"), "other_mappers",
+			    json_string("attach"));
+	json_decref(service_ask(vmm.client, "io.ufd.guest.Attach", call, vmm.fds, N_FDS));
+	reply = service_ask(vmm.client, "io.ufd.guest.Show", json_pack("{s:s}", "name", "g"), NULL,
+			    0);
+	memory = json_array_get(json_object_get(reply, "memories"), 0);
+	ck_assert_uint_eq(json_array_size(json_object_get(memory, "mappings")), 2);
+	ck_assert_int_gt(json_integer_value(json_object_get(memory, "absent_bytes")), 0);
+	json_decref(reply);
+	expect_twin_reads_all(twin, hold);
+	for (uint64_t i = 0; i < N_PAGES; i++)
+		ck_assert_uint_eq(vmm.bytes[i * PAGE], i + 1);
 	vmm_end(&vmm);
 }
 END_TEST
@@ -362,9 +416,11 @@ int main(void)
 					      UNIT(memory_is_added_noted_and_removed),
 					      UNIT(detach_without_populate_wants_a_complete_guest),
 					      UNIT(memory_that_vanished_holds_nobody_up),
+					      UNIT(a_guest_that_cannot_be_filled_is_left_waiting),
 					      UNIT(a_name_serves_one_guest),
 					      UNIT(a_userfaultfd_of_another_process_is_found_out),
 					      UNIT(another_mapper_is_named_or_served),
+					      UNIT(another_mapper_is_attached_if_wanted),
 					      UNIT(a_guest_outlives_its_connection),
 					      UNIT(events_are_told_as_they_happen),
 					      {},

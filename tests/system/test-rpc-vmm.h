@@ -51,14 +51,20 @@ static inline void vmm_begin(struct vmm *vmm)
 	ck_assert_ptr_ne(vmm->anonymous, MAP_FAILED);
 }
 
-static inline void vmm_end(struct vmm *vmm)
+static inline void vmm_end_with(struct vmm *vmm, int status)
 {
 	varlink_client_free(vmm->client);
-	service_stop(&vmm->service); /* fills what is attached, so the memory must still be there */
+	/* it fills what is attached, so the memory must still be there */
+	service_end(&vmm->service, status);
 	munmap(vmm->bytes, LENGTH);
 	munmap(vmm->anonymous, LENGTH);
 	for (int i = 0; i < N_FDS; i++)
 		close(vmm->fds[i]);
+}
+
+static inline void vmm_end(struct vmm *vmm)
+{
+	vmm_end_with(vmm, 0);
 }
 
 static inline json_t *region(const struct vmm *vmm, uint64_t first, uint64_t n_pages)

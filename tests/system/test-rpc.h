@@ -30,7 +30,7 @@ struct service {
 	pid_t pid;
 };
 
-static inline void service_exec(int listener, const char *log, pid_t parent)
+static inline void service_exec(int listener, const char *config, const char *log, pid_t parent)
 {
 	char program[512], pid[32];
 	ssize_t n = readlink("/proc/self/exe", program, 400);
@@ -51,7 +51,7 @@ static inline void service_exec(int listener, const char *log, pid_t parent)
 	setenv("LISTEN_PID", pid, 1);
 	setenv("LISTEN_FDS", "1", 1);
 	setenv("LISTEN_FDNAMES", "varlink", 1);
-	execl(program, "ufdd", "--debug", "control,data", NULL);
+	execl(program, "ufdd", "--config", config, "--debug", "control,data", NULL);
 	_exit(127);
 }
 
@@ -59,7 +59,8 @@ static inline void service_exec(int listener, const char *log, pid_t parent)
 static inline void service_start(struct service *service)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	char log[96];
+	char log[96], config[96];
+	FILE *file;
 	int listener;
 	pid_t self = getpid();
 
@@ -68,6 +69,11 @@ static inline void service_start(struct service *service)
 	chmod(service->folder, 0755);
 	snprintf(service->socket, sizeof(service->socket), "%s/s", service->folder);
 	snprintf(log, sizeof(log), "%s/log", service->folder);
+	snprintf(config, sizeof(config), "%s/conf", service->folder);
+	file = fopen(config, "we");
+	ck_assert_ptr_nonnull(file);
+	fputs("[daemon]\nstop-timeout-s = 2\n", file);
+	fclose(file);
 	strcpy(address.sun_path, service->socket);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
@@ -76,12 +82,12 @@ static inline void service_start(struct service *service)
 	service->pid = fork();
 	ck_assert_int_ge(service->pid, 0);
 	if (service->pid == 0)
-		service_exec(listener, log, self);
+		service_exec(listener, config, log, self);
 	close(listener);
 }
 
-/* SIGTERM, and the daemon must end well. */
-static inline void service_stop(struct service *service)
+/* SIGTERM, and the daemon must end with this status. */
+static inline void service_end(struct service *service, int expected)
 {
 	char command[128];
 	int status = -1;
@@ -92,8 +98,13 @@ static inline void service_stop(struct service *service)
 		snprintf(command, sizeof(command), "rm -r %s", service->folder);
 		ck_assert_int_eq(system(command), 0);
 	}
-	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "ufdd ended with 0x%x: %s",
-		      status, service->folder);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == expected,
+		      "ufdd ended with 0x%x: %s", status, service->folder);
+}
+
+static inline void service_stop(struct service *service)
+{
+	service_end(service, 0);
 }
 
 static inline unsigned int service_n_fds(const struct service *service)

@@ -35,6 +35,7 @@ START_TEST(every_key_is_understood)
 				   "log-level = debug\n"
 				   "log-prefix = yes\n"
 				   "debug = data, control\n"
+				   "stop-timeout-s = 11\n"
 				   "[limits]\n"
 				   "connections = 5\n"
 				   "connections-per-user = 3\n"
@@ -62,6 +63,7 @@ START_TEST(every_key_is_understood)
 	ck_assert_int_eq(config.log_level, LOG_LEVEL_DEBUG);
 	ck_assert_uint_eq(config.log_prefix, 1);
 	ck_assert_uint_eq(config.debug, LOG_SWITCH_DATA | LOG_SWITCH_CONTROL);
+	ck_assert_uint_eq(config.stop_timeout_s, 11);
 	ck_assert_uint_eq(config.n_connections, 5);
 	ck_assert_uint_eq(config.n_connections_per_user, 3);
 	ck_assert_uint_eq(config.backlog_bytes, 2 * MIB);
