@@ -30,17 +30,13 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		struct page_range pages;
 		uint64_t n_settled;
 
+		/* A page that is removed only in part keeps its content in the rest. */
+		first = align_up(first, memory->page_bytes);
+		last = align_down(last, memory->page_bytes);
 		if (mapping->mapper != mapper || first >= last)
 			continue;
-		/* A page that is removed only in part keeps its content in the rest. */
-		pages.first = mapping_page(mapping,
-					   (struct hva){ align_up(first, memory->page_bytes) });
-		pages.count = (align_down(last, memory->page_bytes) -
-			       min_u64(align_up(first, memory->page_bytes),
-				       align_down(last, memory->page_bytes))) /
-			      memory->page_bytes;
-		if (!pages.count)
-			continue;
+		pages.first = mapping_page(mapping, (struct hva){ first });
+		pages.count = (last - first) / memory->page_bytes;
 		n_settled = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
 		n_settled += page_states_move_all(&memory->states, pages, PAGE_FILLING,
 						  PAGE_REMOVED);
@@ -48,9 +44,9 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		demand_settled(demand, memory, n_settled);
 		stall_forget(demand, memory, pages);
 		memory_mark_dirty(memory, pages);
-		/* who waited for a fill that is now void faults again, and gets zeros */
+		/* who waited anywhere for a fill that is now void faults again, and gets zeros */
 		if (n_settled)
-			fill_wake(demand, mapping, pages);
+			fill_wake_others(demand, memory, pages, NULL);
 	}
 }
 
