@@ -211,7 +211,8 @@ struct ufd_pager_guest_opts {
  * ufd_pager_guest_new() - a guest that is not running yet
  * @name: 1 to 63 bytes, unique among the engine's guests
  *
- * Return: 0, -EEXIST, -EINVAL, -E2BIG (an option this library does not know), -ENOMEM.
+ * Return: 0, -EEXIST, -EINVAL, -E2BIG (an option this library does not know), -EOPNOTSUPP (the kernel
+ *	   has no poison), -ENOMEM.
  */
 int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest **ret, const char *name,
 			const struct ufd_pager_guest_opts *opts);
@@ -293,7 +294,8 @@ int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
  *
  * Registers the range; with the memory's first mapping of an offset, absence is proved there as
  * the guest's option populated says. Faults raised meanwhile wait. Blocks.
- * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping), -EBUSY (another
+ * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping, or shows pages of an
+ *	   anonymous or private memory that another one shows already), -EBUSY (another
  *	   userfaultfd is registered there), -EPERM (this mapping cannot be registered), -ESRCH,
  *	   -ENOTEMPTY (*ret_offset, if not NULL, is the page), -EACCES (pagemap).
  */
@@ -335,7 +337,7 @@ int ufd_pager_guest_note_write(struct ufd_pager_guest *guest, uint32_t memory, u
  * ufd_pager_guest_finish() - fill all that is absent, without rate limit
  * @timeout_ns: 0 waits for ever
  *
- * Blocks. Return: 0 when nothing is absent, -ETIMEDOUT, -ESRCH (the guest ended).
+ * What no living process maps is left out. Blocks. Return: 0 when nothing is absent, -ETIMEDOUT, -ESRCH (the guest ended).
  */
 int ufd_pager_guest_finish(struct ufd_pager_guest *guest, uint64_t timeout_ns);
 

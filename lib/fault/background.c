@@ -79,7 +79,7 @@ static uint64_t background_wait_ns(struct demand *demand)
 static bool background_fill(struct demand *demand, struct memory *memory, struct page_range *pages)
 {
 	struct page_range run;
-	uint64_t n_piece;
+	uint64_t n_piece, n_holes;
 
 	if (!page_states_find(&memory->states, *pages, PAGE_ABSENT, &run)) {
 		pages->first += pages->count;
@@ -98,9 +98,11 @@ static bool background_fill(struct demand *demand, struct memory *memory, struct
 			n_piece = n_zero;
 		run.count = min_u64(run.count, n_piece);
 	}
+	n_holes = count_get(&demand->counters.pages_zero);
 	if (!fill_begin(demand, memory, run, CAUSE_BACKGROUND))
 		return false;
-	demand->background.tokens_bytes -= (int64_t)(run.count * memory->page_bytes);
+	if (count_get(&demand->counters.pages_zero) == n_holes)
+		demand->background.tokens_bytes -= (int64_t)(run.count * memory->page_bytes);
 	pages->count -= run.first + run.count - pages->first;
 	pages->first = run.first + run.count;
 	return true;
@@ -130,7 +132,8 @@ static struct memory *background_memory(struct demand *demand)
 		struct memory *memory = demand->guest->memories[background->memory];
 
 		if (background->page < memory_n_pages(memory) && count_get(&memory->n_absent) &&
-		    memory->n_mappings)
+		    memory->page_bytes <= demand->slots.buffer_bytes &&
+		    guest_view_has_memory(demand->view, memory))
 			return memory;
 		background->page = 0;
 	}

@@ -81,6 +81,9 @@ static int memory_forget(struct demand *demand, struct memory *memory)
 {
 	struct page_range all = { 0, memory_n_pages(memory) };
 
+	/* first what would begin new reads, so that -EBUSY comes to an end */
+	window_forget(&demand->window, memory);
+	background_forget(&demand->background, memory);
 	for (unsigned int i = 0; i < N_SLOTS; i++) {
 		struct slot *slot = &demand->slots.slots[i];
 
@@ -90,8 +93,6 @@ static int memory_forget(struct demand *demand, struct memory *memory)
 			return -EBUSY;
 		fill_give_back(demand, slot, PAGE_ABSENT);
 	}
-	window_forget(&demand->window, memory);
-	background_forget(&demand->background, memory);
 	stall_forget(demand, memory, all);
 	memory->is_forgotten = true;
 	atomic_store(&memory->n_absent, 0);

@@ -17,8 +17,9 @@
 #include "fault/fill.h"
 #include "kernel/uring.h"
 
-#define LOOK_NS	    NSEC_PER_MSEC /* completions are looked at this often while there is work */
-#define STACK_BYTES (512 * KIB)
+#define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
+#define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
+#define STACK_BYTES   (512 * KIB)
 
 /* ---- telling ---- */
 
@@ -86,10 +87,14 @@ void demand_settled(struct demand *demand, struct memory *memory, uint64_t n_pag
 
 bool demand_is_complete(const struct demand *demand)
 {
-	for (uint32_t i = 0; i < demand->n_memories; i++)
-		if (count_get(&demand->guest->memories[i]->n_absent))
+	for (uint32_t i = 0; i < demand->n_memories; i++) {
+		const struct memory *memory = demand->guest->memories[i];
+
+		/* what nobody maps, or only the dead, is never filled */
+		if (count_get(&memory->n_absent) && guest_view_has_memory(demand->view, memory))
 			return false;
-	return demand->n_memories > 0;
+	}
+	return demand->n_memories > 0 && !demand->has_ended;
 }
 
 void demand_mapper_gone(struct demand *demand, struct mapper *mapper)
@@ -218,7 +223,6 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 
 	demand->now_ns = clock_now_ns();
 	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
-	commands_take(demand);
 	demand_tell_lost(demand);
 	*ret_sleep_ns = 0;
 	if (demand->now_ns - demand->looked_ns >= LOOK_NS ||
@@ -227,6 +231,8 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 		if (r < 0)
 			return r;
 	}
+	/* after the look, which takes the signal: what is queued later signals again */
+	commands_take(demand);
 	demand_answers(demand);
 	if (demand->is_recovering) {
 		demand->is_recovering = false;
@@ -285,17 +291,22 @@ int demand_sleep(struct demand *demand, uint64_t sleep_ns)
 	return demand_look(demand, sleep_ns);
 }
 
-/* Look for faults a while before sleeping: buys latency with a CPU. */
-static bool demand_spin(struct demand *demand)
+/*
+ * Buys latency with a CPU: for the time of the setting after a fault, look for others before sleeping.
+ * A slice of that at a time, since all else is looked at between slices only.
+ */
+static int demand_spin(struct demand *demand, uint64_t sleep_ns, bool *ret_has_spun)
 {
-	uint64_t until = clock_now_ns() + demand->config.spin_ns;
+	uint64_t now_ns = clock_now_ns();
+	uint64_t until_ns = min_u64(clock_add_ns(demand->fault_ns, demand->config.spin_ns),
+				    now_ns + min_u64(sleep_ns, SPIN_SLICE_NS));
 	bool any = false;
+	int r = 0;
 
-	do {
-		if (messages_take(demand, true, &any) < 0 || any)
-			return true;
-	} while (clock_now_ns() < until);
-	return false;
+	*ret_has_spun = now_ns < until_ns;
+	while (r == 0 && !any && clock_now_ns() < until_ns)
+		r = messages_take(demand, true, &any);
+	return r;
 }
 
 /* ---- life ---- */
@@ -347,9 +358,12 @@ static void *demand_main(void *userdata)
 	while (!demand->must_stop && r == 0) {
 		r = demand_step(demand, &sleep_ns);
 		if (r == 0 && sleep_ns && !demand->must_stop) {
-			if (demand->config.spin_ns && demand_spin(demand))
-				continue;
-			r = demand_sleep(demand, sleep_ns);
+			bool has_spun = false;
+
+			if (demand->config.spin_ns)
+				r = demand_spin(demand, sleep_ns, &has_spun);
+			if (r == 0 && !has_spun)
+				r = demand_sleep(demand, sleep_ns);
 		}
 	}
 	/* Only our own bugs end a ring or a uffd: said, and the guest stalls rather than reads
@@ -358,8 +372,10 @@ static void *demand_main(void *userdata)
 		demand_tell(demand, UFD_EVENT_STALLED, NULL, 0, -r);
 	while (!demand->must_stop) {
 		struct pollfd wait = { .fd = demand->command_fd, .events = POLLIN };
+		uint64_t n;
 
 		(void)poll(&wait, 1, -1);
+		(void)!read(demand->command_fd, &n, sizeof(n));
 		commands_take(demand);
 	}
 	demand_drain(demand);

@@ -264,6 +264,9 @@ bool fill_begin(struct demand *demand, struct memory *memory, struct page_range 
 		return true;
 	}
 
+	/* larger pages came, and no buffer holds one yet */
+	if (memory->page_bytes > demand->slots.buffer_bytes)
+		return false;
 	slot = slot_take(&demand->slots, cause);
 	if (!slot)
 		return false;

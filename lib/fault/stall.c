@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include "base/clock.h"
 #include "fault/engine.h"
 #include "fault/fill.h"
 #include "kernel/pidfd.h"
@@ -68,7 +69,7 @@ void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int 
 	entry->retry_at_ns = demand->now_ns + entry->delay_ns;
 	if (demand->config.policy != POLICY_STALL && !entry->is_past_deadline)
 		entry->retry_at_ns = min_u64(entry->retry_at_ns,
-					     entry->since_ns + demand->config.deadline_ns);
+					     clock_add_ns(entry->since_ns, demand->config.deadline_ns));
 	stalls->next_ns = min_u64(stalls->next_ns, entry->retry_at_ns);
 }
 

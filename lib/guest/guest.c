@@ -197,6 +197,14 @@ struct mapping *guest_view_find(const struct guest_view *view, uint32_t mapper, 
 	return mapping;
 }
 
+bool guest_view_has_memory(const struct guest_view *view, const struct memory *memory)
+{
+	for (uint32_t i = 0; i < view->n_mappings; i++)
+		if (view->mappings[i]->memory == memory && !view->mappings[i]->mapper->is_gone)
+			return true;
+	return false;
+}
+
 struct mapping *guest_view_find_page(const struct guest_view *view, const struct memory *memory,
 				     uint64_t page)
 {

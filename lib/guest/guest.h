@@ -86,6 +86,9 @@ int guest_remove_mapping(struct guest *guest, const struct mapper *mapper, struc
  */
 struct mapping *guest_view_find(const struct guest_view *view, uint32_t mapper, struct hva address);
 
+/* Does any mapping, open or not, in a living mapper show @memory? What none shows is not filled. */
+bool guest_view_has_memory(const struct guest_view *view, const struct memory *memory);
+
 /* Any open mapping in a living mapper that shows @page of @memory; NULL if there is none. */
 struct mapping *guest_view_find_page(const struct guest_view *view, const struct memory *memory,
 				     uint64_t page);

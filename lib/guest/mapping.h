@@ -20,7 +20,7 @@ struct mapper {
 	int pidfd;   /* owned */
 	int pagemap; /* owned, or -EBADF until somebody needs it */
 	uint64_t features;
-	bool is_gone; /* the process ended; by demand */
+	_Atomic bool is_gone; /* the process ended; by demand */
 };
 
 /* Readable above. Immutable while it is in a table, but for @is_open. */

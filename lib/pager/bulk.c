@@ -67,7 +67,8 @@ static void bulk_graduate(struct ufd_pager_guest *paged)
 
 	pthread_mutex_lock(&paged->model_lock);
 	for (uint32_t i = 0; i < guest->n_memories; i++)
-		is_complete &= count_get(&guest->memories[i]->n_absent) == 0;
+		is_complete &= count_get(&guest->memories[i]->n_absent) == 0 ||
+			       !guest_view_has_memory(guest->view, guest->memories[i]);
 	for (uint32_t i = 0; is_complete && i < guest->n_memories; i++) {
 		struct command command = { .kind = COMMAND_GRADUATE, .memory = guest->memories[i] };
 
@@ -75,10 +76,10 @@ static void bulk_graduate(struct ufd_pager_guest *paged)
 	}
 	for (uint32_t i = 0; is_complete && i < guest->view->n_mappings; i++)
 		paged_unregister(guest->view->mappings[i]);
-	pthread_mutex_unlock(&paged->model_lock);
-
+	/* with the lock, or a mapping that is added now would leave this undone or untold */
 	if (is_complete && !atomic_exchange(&paged->is_graduated, true))
 		bulk_notice(paged, UFD_EVENT_GRADUATED, NULL, 0);
+	pthread_mutex_unlock(&paged->model_lock);
 }
 
 static void bulk_chores(struct ufd_pager_guest *paged)

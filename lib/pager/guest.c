@@ -8,7 +8,9 @@
 
 #include "base/clock.h"
 #include "base/opts.h"
+#include "kernel/features.h"
 #include "kernel/pidfd.h"
+#include "kernel/uapi.h"
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
@@ -32,6 +34,8 @@ static int paged_load_opts(struct ufd_pager_guest_opts *opts,
 		opts->window_bytes = WINDOW_DEFAULT_BYTES;
 	if (opts->window_bytes != UFD_NO_WINDOW && opts->window_bytes & (opts->window_bytes - 1))
 		return -EINVAL;
+	if (opts->policy == UFD_POLICY_POISON && !(features_get()->uffd & UFFD_FEATURE_POISON))
+		return -EOPNOTSUPP;
 	opts->size = sizeof(*opts);
 	return 0;
 }
@@ -277,27 +281,32 @@ EXPORT int ufd_pager_guest_note_write(struct ufd_pager_guest *paged, uint32_t id
 	return r < 0 ? r : paged_command(paged, &command);
 }
 
-static uint64_t paged_n_absent(const struct ufd_pager_guest *paged)
-{
-	uint64_t n = 0;
-
-	for (uint32_t i = 0; i < paged->guest->n_memories; i++)
-		n += count_get(&paged->guest->memories[i]->n_absent);
-	return n;
-}
-
 static bool paged_is_dead(const struct ufd_pager_guest *paged)
 {
 	for (uint32_t i = 0; i < paged->guest->n_mappers; i++)
-		if (pidfd_is_alive(paged->guest->mappers[i].pidfd))
+		/* one that execs lives on, without the memory */
+		if (!paged->guest->mappers[i].is_gone &&
+		    pidfd_is_alive(paged->guest->mappers[i].pidfd))
 			return false;
 	return true;
+}
+
+/* Pages that are still to be filled; what only the dead mapped counts when all are dead. */
+static uint64_t paged_n_absent(const struct ufd_pager_guest *paged)
+{
+	const struct guest *guest = paged->guest;
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < guest->n_memories; i++)
+		if (guest_view_has_memory(guest->view, guest->memories[i]) || paged_is_dead(paged))
+			n += count_get(&guest->memories[i]->n_absent);
+	return n;
 }
 
 EXPORT int ufd_pager_guest_finish(struct ufd_pager_guest *paged, uint64_t timeout_ns)
 {
 	struct command command = { .kind = COMMAND_FINISH };
-	uint64_t until_ns = timeout_ns ? clock_now_ns() + timeout_ns : UINT64_MAX;
+	uint64_t until_ns = timeout_ns ? clock_add_ns(clock_now_ns(), timeout_ns) : UINT64_MAX;
 	int r;
 
 	if (!paged_demand(paged))

@@ -14,7 +14,8 @@
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT	       __attribute__((visibility("default")))
+#define PAGE_MAX_BYTES GIB
 
 static int fd_duplicate(int *ret, int fd)
 {
@@ -74,7 +75,8 @@ static int memory_check(struct ufd_pager_guest *paged, const struct ufd_pager_me
 	    opts->kind > UFD_MEMORY_PRIVATE)
 		return -EINVAL;
 	if (!is_aligned(opts->length | opts->backing_offset, opts->page_bytes) ||
-	    opts->page_bytes < 4096 || (opts->page_bytes & (opts->page_bytes - 1)))
+	    opts->page_bytes < 4096 || opts->page_bytes > PAGE_MAX_BYTES ||
+	    (opts->page_bytes & (opts->page_bytes - 1)))
 		return -EINVAL;
 	if (opts->source_offset + opts->length < opts->length ||
 	    opts->backing_offset + opts->length < opts->length)
@@ -274,6 +276,21 @@ static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
 		mapping->is_open = true;
 }
 
+/* Each of its pages is in one place only: shown in two, it would be there in one and zero in the other. */
+static bool is_private_and_shown(const struct guest_view *view, const struct mapping *wanted)
+{
+	struct page_range pages = { wanted->offset_bytes / wanted->memory->page_bytes,
+				    wanted->range.length_bytes / wanted->memory->page_bytes };
+
+	if (wanted->memory->kind != BACKING_ANON && wanted->memory->kind != BACKING_PRIVATE)
+		return false;
+	for (uint32_t i = 0; i < view->n_mappings; i++)
+		if (view->mappings[i]->memory == wanted->memory &&
+		    mapping_clip(view->mappings[i], pages).count)
+			return true;
+	return false;
+}
+
 static int mapping_add(struct ufd_pager_guest *paged, const struct mapping *wanted,
 		       uint64_t *ret_offset)
 {
@@ -281,6 +298,8 @@ static int mapping_add(struct ufd_pager_guest *paged, const struct mapping *want
 	struct mapping *mapping;
 	int r;
 
+	if (is_private_and_shown(paged->guest->view, wanted))
+		return -EEXIST;
 	r = guest_add_mapping(paged->guest, wanted, &old, &mapping);
 	if (r == GUEST_OVERLAP)
 		return -EEXIST;
@@ -325,9 +344,9 @@ EXPORT int ufd_pager_guest_add_mapping(struct ufd_pager_guest *paged, uint32_t m
 
 	pthread_mutex_lock(&paged->model_lock);
 	r = mapping_add(paged, &wanted, ret_offset);
-	pthread_mutex_unlock(&paged->model_lock);
 	if (r == 0)
 		atomic_store(&paged->is_graduated, false);
+	pthread_mutex_unlock(&paged->model_lock);
 	return r;
 }
 
