@@ -303,7 +303,8 @@ static bool connection_take_frames(struct connection *connection)
 /* Until the socket is empty, a call is at work, or the connection ends. */
 static void connection_process(struct connection *connection)
 {
-	_cleanup_(connection_unrefp) struct connection *kept = connection_ref(connection);
+	_cleanup_(connection_unrefp) struct connection *kept
+		__attribute__((unused)) = connection_ref(connection);
 	int r = 0;
 
 	connection->is_processing = true;
