@@ -152,6 +152,7 @@ static void command_do(struct demand *demand, struct command *command)
 	case COMMAND_REPLACE:
 		demand->guest->memories[command->memory->id] = command->memory;
 		demand->is_graduated[command->memory->id] = false;
+		demand->is_verdict_asked[command->memory->id] = false;
 		demand->data_runs[command->memory->id] = (struct data_run){};
 		break;
 	case COMMAND_TELL:

@@ -70,8 +70,7 @@ void demand_ask(struct demand *demand, enum chore_kind kind, struct memory *memo
 	struct chore chore = { .kind = kind, .memory = memory, .page = page };
 	uint64_t one = 1;
 
-	/* A full ring holds a question about this memory already, or one that will be asked again.
-	 */
+	/* Room for all: questions about a memory are asked one at a time. */
 	(void)ring_add(&demand->chores, &chore);
 	if (demand->config.chore_fd >= 0)
 		(void)!write(demand->config.chore_fd, &one, sizeof(one));
@@ -332,6 +331,9 @@ static void demand_drain(struct demand *demand)
 		if (is_reading)
 			is_reading = demand_look(demand, 10 * NSEC_PER_MSEC) == 0;
 	} while (is_reading);
+	/* an answer is seen before its thread has raised the signal for it: that one still uses us */
+	while (atomic_load_explicit(&demand->n_completing, memory_order_acquire))
+		sched_yield();
 }
 
 static void demand_place(const struct demand *demand)

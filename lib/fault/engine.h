@@ -28,7 +28,7 @@ struct uring;
 #define N_COMPLETIONS	    64
 #define N_COMMANDS	    16
 #define N_NOTICES	    256
-#define N_CHORES	    64
+#define N_CHORES	    128 /* one for each memory, and what comes of new views */
 
 /* What the thread keeps of each mapper. */
 struct reader {
@@ -66,6 +66,7 @@ struct demand {
 	bool is_busy_elsewhere; /* an event is unread: read before filling more */
 	bool is_graduated[MAX_MEMORIES];
 	struct data_run data_runs[MAX_MEMORIES];
+	bool is_verdict_asked[MAX_MEMORIES]; /* a chore about it is queued or under way */
 	bool is_complete_told;
 	bool has_ended;
 	uint64_t n_lost; /* notices that found the queue full, not told yet */
@@ -83,6 +84,7 @@ struct demand {
 	_Atomic uint64_t pulse;
 	_Atomic uint32_t n_answers; /* completions from other threads, ever; release */
 	uint32_t n_answers_taken;
+	_Atomic uint32_t n_completing; /* other threads that are in fill_complete_elsewhere() */
 };
 
 #define ZEROS_BYTES GIB

@@ -313,11 +313,14 @@ void fill_complete_elsewhere(struct source_request *request, int answer)
 	struct demand *demand = request->owner;
 	uint64_t one = 1;
 
+	atomic_fetch_add_explicit(&demand->n_completing, 1, memory_order_relaxed);
 	slot->answer = answer;
 	/* pairs with acquire in demand_answers() */
 	atomic_store_explicit(&slot->is_answered, true, memory_order_release);
 	atomic_fetch_add_explicit(&demand->n_answers, 1, memory_order_release);
 	(void)!write(demand->command_fd, &one, sizeof(one));
+	/* our last touch; pairs with acquire in demand_drain() */
+	atomic_fetch_sub_explicit(&demand->n_completing, 1, memory_order_release);
 }
 
 static bool is_all_zero(const void *bytes, uint64_t length)

@@ -22,7 +22,10 @@ void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page)
 	slot->pages.count -= page - slot->pages.first;
 	slot->pages.first = page;
 	slot->state = SLOT_VERDICT;
-	demand_ask(demand, CHORE_FOREIGN, slot->memory, page);
+	/* one verdict answers for all touches that it finds */
+	if (!demand->is_verdict_asked[slot->memory->id])
+		demand_ask(demand, CHORE_FOREIGN, slot->memory, page);
+	demand->is_verdict_asked[slot->memory->id] = true;
 }
 
 /* Return: 0 or -errno of the write. */
@@ -68,6 +71,7 @@ static void foreign_refuse(struct demand *demand, struct slot *slot, int error)
 
 void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone)
 {
+	demand->is_verdict_asked[memory->id] = false;
 	for (unsigned int i = 0; i < N_SLOTS; i++) {
 		struct slot *slot = &demand->slots.slots[i];
 		int r = -EBUSY;

@@ -15,9 +15,10 @@
 #include "base/clock.h"
 #include "pager/paged.h"
 
-#define WATCH_MS  1000
-#define MAX_PIDS  16
-#define BULK_NICE 19
+#define WATCH_MS   1000
+#define MAX_PIDS   16
+#define MAX_CHORES 8
+#define BULK_NICE  19
 
 bool bulk_wait_change(struct ufd_pager *pager, uint64_t until_ns)
 {
@@ -85,9 +86,13 @@ static void bulk_graduate(struct ufd_pager_guest *paged)
 static void bulk_chores(struct ufd_pager_guest *paged)
 {
 	struct memory *asked = NULL;
+	unsigned int n_left = MAX_CHORES;
 	struct chore chore;
+	uint64_t one = 1;
 
-	while (paged_demand(paged) && demand_take_chore(paged_demand(paged), &chore)) {
+	/* A guest whose verdicts make new touches without end does not hold up the others. */
+	while (n_left && paged_demand(paged) && demand_take_chore(paged_demand(paged), &chore)) {
+		n_left--;
 		if (chore.kind == CHORE_COMPLETE)
 			bulk_graduate(paged);
 		/* One verdict answers for all touches of a memory that came before it. */
@@ -99,6 +104,8 @@ static void bulk_chores(struct ufd_pager_guest *paged)
 	}
 	if (asked)
 		bulk_foreign(paged, asked);
+	if (!n_left)
+		(void)!write(paged->pager->chore_fd, &one, sizeof(one));
 	bulk_tell_change(paged->pager);
 }
 
