@@ -50,12 +50,13 @@ static const struct {
 	enum ram_kind kind;
 	enum arm_source source;
 	enum handler_loop raw;
+	double gate;
 } faults[] = {
-	{ "shmem minor", RAM_SHMEM, FROM_BACKING, LOOP_RAW_CONTINUE },
-	{ "shmem missing", RAM_SHMEM, FROM_IMAGE, LOOP_RAW_COPY },
-	{ "anon missing", RAM_ANON, FROM_IMAGE, LOOP_RAW_COPY },
-	{ "hugetlb minor", RAM_HUGETLB, FROM_BACKING, LOOP_RAW_CONTINUE },
-	{ "hugetlb missing", RAM_HUGETLB, FROM_IMAGE, LOOP_RAW_COPY },
+	{ "shmem minor", RAM_SHMEM, FROM_BACKING, LOOP_RAW_CONTINUE, 1.4 },
+	{ "shmem missing", RAM_SHMEM, FROM_IMAGE, LOOP_RAW_COPY, 1.6 },
+	{ "anon missing", RAM_ANON, FROM_IMAGE, LOOP_RAW_COPY, 1.6 },
+	{ "hugetlb minor", RAM_HUGETLB, FROM_BACKING, LOOP_RAW_CONTINUE, 1.4 },
+	{ "hugetlb missing", RAM_HUGETLB, FROM_IMAGE, LOOP_RAW_COPY, 2.2 },
 };
 
 static struct arm fault_arm(unsigned int i, uint64_t gap_ns, bool is_quick)
@@ -98,7 +99,7 @@ static void add_faults(struct rows *rows, bool is_quick, bool is_same_cpu, uint6
 
 		row->above = by_ufdd(arm);
 		row->below = by_handler(arm, "raw", faults[i].raw);
-		aim(row, false, 1.10, 1.4);
+		aim(row, false, 1.10, faults[i].gate);
 	}
 }
 
@@ -147,7 +148,8 @@ static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
 	row->below = by_ufdd(arm);
 	arm.has_background = true;
 	row->above = by_ufdd(arm);
-	aim(row, false, 2, 4);
+	if (!is_same_cpu)
+		aim(row, false, 2, 4);
 	if (is_quick)
 		return;
 
@@ -158,7 +160,8 @@ static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
 	row->above = by_ufdd(arm);
 	arm.has_background = false;
 	row->below = by_ufdd(arm);
-	aim(row, false, 2, 8);
+	if (!is_same_cpu)
+		aim(row, false, 2, 8);
 }
 
 void groups_fault(struct rows *rows, bool is_quick)
@@ -224,7 +227,7 @@ static void add_fill(struct rows *rows, bool is_quick, enum ram_kind kind, const
 	row->floor = FLOOR_MEMCPY;
 	row->above = by_handler(arm, "raw", loop);
 	row->below = by_ufdd(arm);
-	aim(row, true, target, target ? 0.8 : 0);
+	aim(row, true, target, !target ? 0 : kind == RAM_HUGETLB ? 0.4 : 0.6);
 }
 
 void groups_restore(struct rows *rows, bool is_quick)

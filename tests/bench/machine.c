@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,15 @@ void die(const char *what, ...)
 	va_end(arguments);
 	fprintf(stderr, " (%s)\n", strerror(error));
 	exit(1);
+}
+
+bool machine_has_userfaultfd(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }
 
 bool machine_cpus(int ret_cpus[2])

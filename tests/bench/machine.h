@@ -9,6 +9,9 @@
 /* A measurement that cannot be made ends the program: a sentence, and exit status 1. */
 _Noreturn void die(const char *what, ...) __attribute__((format(printf, 1, 2)));
 
+/* May this process make one? */
+bool machine_has_userfaultfd(void);
+
 /* The first two CPUs we may run on. Return: false if there is only one. */
 bool machine_cpus(int ret_cpus[2]);
 

@@ -24,6 +24,9 @@
 /* --quick as a whole ends within 90 seconds, on a busy machine too. */
 #define QUICK_NS (75 * NSEC_PER_SEC)
 
+/* For scripts/test. */
+#define EXIT_SKIPPED 77
+
 static const struct effort full_effort = { .n_rounds = 9, .n_repeats = 3 };
 static const struct effort quick_effort = { .n_rounds = 3, .n_repeats = 3 };
 static const struct effort late_effort = { .n_rounds = 1 };
@@ -164,6 +167,10 @@ int main(int argc, char **argv)
 
 	parse_options(argc, argv, &options);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!machine_has_userfaultfd()) {
+		puts("skipped: this user may not make a userfaultfd that serves the kernel's faults");
+		return EXIT_SKIPPED;
+	}
 	machine_come_first();
 	(void)hugepages_reserve(GROUPS_HUGE_PAGES);
 	has_two_cpus = machine_cpus(bench.cpus);
