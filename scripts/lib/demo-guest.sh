@@ -78,8 +78,7 @@ note_tick() {
 check_guest() {
 	local words
 
-	echo v >&"$console_in"
-	guest_expect "$1" 'VERIFY*' 120 || fail "the guest did not check its memory" "$SCRATCH/ufdd.log"
+	guest_verify "$1" 120 || fail "the guest did not check its memory" "$SCRATCH/ufdd.log"
 	echo "$line"
 	words=" $line "
 	words=${words#* pages=}

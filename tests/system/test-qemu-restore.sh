@@ -40,8 +40,7 @@ restore() {
 	if wait_for_socket lazy "$SCRATCH/lazy.qmp" 20 &&
 		ufdctl restore "$directory" --qmp "$SCRATCH/lazy.qmp" --name "$name" --wait &&
 		guest_expect lazy 'TICK 2[0-9]*' 60 2>>"$log"; then
-		echo v >&"$console_in"
-		guest_expect lazy 'VERIFY*' 60 2>>"$log" && echo "$line" >>"$log"
+		guest_verify lazy 60 2>>"$log" && echo "$line" >>"$log"
 		[[ $line == *" ok pages="*" wrong=0" ]] && status=0
 	fi
 	guest_stop lazy
