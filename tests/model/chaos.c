@@ -63,8 +63,7 @@ static void act_discard(void)
 	for (uint64_t i = pages.first; i < pages.first + pages.count; i++)
 		if (!area->is_mapped[i])
 			return;
-	thread_discard(thread, area, pages,
-		       memory_is_shared(area_memory(area)) && chance_below(2));
+	thread_discard(thread, area, pages, memory_is_shared(area_memory(area)) && chance_below(2));
 }
 
 /* A signal: in user mode the access begins anew, in the kernel the message comes again and again. */
@@ -165,23 +164,31 @@ static void act_owner_writes(void)
 }
 
 /*
- * The owner fills an absent page by its own duplicate of the userfaultfd, protected, and a thread
- * writes it before the engine hears of it: a wp fault of an absent page.
+ * The owner fills a page by its own duplicate of the userfaultfd, protected, and a thread writes it
+ * before the engine hears of it: a wp fault of an absent page, or one that is being filled.
  */
 static void act_owner_fills(void)
 {
 	struct thread *thread = any_thread();
 	struct area *area = any_area();
-	uint64_t page, at, token = ++world.next_token << 8 | 0x55;
+	uint64_t page = 0, at = 0, token = ++world.next_token << 8 | 0x55;
 	struct model_memory *memory;
 
 	if (!area || !area->is_armed || !area->is_open || thread->state != THREAD_IDLE ||
 	    thread->process != area->process || world.processes[area->process].n_changing ||
 	    world.processes[area->process].is_wp_async)
 		return;
-	page = chance_below(area->n_pages);
-	at = area->first_page + page;
 	memory = area_memory(area);
+	page = chance_below(area->n_pages);
+	/* rather one whose bytes are on their way */
+	for (uint64_t i = 0; i < area->n_pages; i++) {
+		at = area->first_page + (page + i) % area->n_pages;
+		if (engine_page_state(memory, at) == PAGE_FILLING && chance_below(2)) {
+			page = (page + i) % area->n_pages;
+			break;
+		}
+	}
+	at = area->first_page + page;
 	if (engine_page_state(memory, at) > PAGE_FILLING || !area->is_mapped[page] ||
 	    area->ptes[page].kind != PTE_NONE || memory->source_kind == SOURCE_KIND_BACKING ||
 	    memory->file.pages[at].is_cached || memory->expected[at].n_discards ||
@@ -189,10 +196,13 @@ static void act_owner_fills(void)
 		return;
 	if (memory_is_shared(memory) && !memory_poke(memory, at, token, true))
 		return;
-	area->ptes[page] = (struct pte){ memory_is_shared(memory) ? PTE_FILE : PTE_OWN, true, token };
+	area->ptes[page] = (struct pte){ memory_is_shared(memory) ? PTE_FILE : PTE_OWN, true,
+					 token };
 	trace("the owner fills page %llu of memory %llu by itself", at, area->memory, 0, 0);
 	oracle_write(memory, at, token);
-	uffd_wake_threads(area->process, area_address(area, page), memory->page_bytes);
+	/* who waits may be left to the engine */
+	if (chance_below(2))
+		uffd_wake_threads(area->process, area_address(area, page), memory->page_bytes);
 	thread_begin(thread, area, page, true);
 	thread_run(thread);
 	for (unsigned int i = 0; i < 3; i++)
@@ -221,9 +231,9 @@ static void act_foreign_touch(void)
 			continue;
 		trace("others touch page %llu of memory %llu (%llu): %#llx", page,
 		      (uint64_t)(memory - world.memories), way, token);
-		memory->file.pages[page].is_foreign =
-			memory->source_kind != SOURCE_KIND_BACKING &&
-			(state == PAGE_ABSENT || state == PAGE_FILLING);
+		memory->file.pages[page].is_foreign = memory->source_kind != SOURCE_KIND_BACKING &&
+						      (state == PAGE_ABSENT ||
+						       state == PAGE_FILLING);
 		oracle_poked(memory, page, token);
 	}
 }
@@ -291,8 +301,8 @@ static void act_plug(void)
 	for (unsigned int i = 0; i < world.n_threads; i++)
 		if (world.threads[i].area == area && world.threads[i].state >= THREAD_EVENT_UNREAD)
 			return;
-	trace(area->is_shown ? "area %llu goes" : "area %llu comes",
-	      (uint64_t)(area - world.areas), 0, 0, 0);
+	trace(area->is_shown ? "area %llu goes" : "area %llu comes", (uint64_t)(area - world.areas),
+	      0, 0, 0);
 	for (uint64_t i = 0; i < area->n_pages; i++) {
 		/* whoever tracks scans a last time */
 		if (area->is_armed && !area->ptes[i].is_wp)
@@ -357,6 +367,8 @@ static void act_machine(void)
 
 static void act_crash(void)
 {
+	if (chance_below(24) >= world.crash_weight)
+		return;
 	crash_arm(chance_below(chance_below(4) ? 12 : 200) + 1);
 }
 
@@ -396,7 +408,7 @@ static void act_command(void)
 static void act_track(void)
 {
 	struct model_memory *memory = any_memory();
-	bool is_calm = !memory->is_tracked && world.processes[0].is_registered;
+	bool is_calm = !memory->is_tracked && !world.may_graduate;
 
 	for (uint64_t page = 0; page < memory->n_pages; page++)
 		is_calm &= memory->expected[page].n_discards == 0;
@@ -418,14 +430,28 @@ static const struct {
 	void (*act)(void);
 	unsigned int weight;
 } acts[] = {
-	{ act_engine, 320 },	 { act_run_thread, 330 }, { act_source, 70 },
-	{ act_chore, 40 },	 { act_discard, 30 },	  { act_swap_out, 30 },
-	{ act_signal, 15 },	 { act_punch, 12 },	  { act_announce, 8 },
-	{ act_foreign_touch, 20 }, { act_foreign_mapping, 4 }, { act_owner_writes, 4 },
-	{ act_owner_fills, 80 }, { act_split, 4 },	  { act_unmap, 3 },
-	{ act_truncate, 3 },	 { act_plug, 4 },	  { act_open, 6 },
-	{ act_machine, 12 },	 { act_crash, 16 },	  { act_command, 8 },
-	{ act_track, 8 },
+	{ act_engine, 320 },
+	{ act_run_thread, 330 },
+	{ act_source, 70 },
+	{ act_chore, 40 },
+	{ act_discard, 30 },
+	{ act_swap_out, 30 },
+	{ act_signal, 15 },
+	{ act_punch, 12 },
+	{ act_announce, 8 },
+	{ act_foreign_touch, 20 },
+	{ act_foreign_mapping, 4 },
+	{ act_owner_writes, 14 },
+	{ act_owner_fills, 80 },
+	{ act_split, 4 },
+	{ act_unmap, 3 },
+	{ act_truncate, 3 },
+	{ act_plug, 4 },
+	{ act_open, 6 },
+	{ act_machine, 12 },
+	{ act_crash, 24 },
+	{ act_command, 8 },
+	{ act_track, 12 },
 };
 
 void chaos_step(void)

@@ -95,6 +95,9 @@ bool __wrap_page_states_move(struct page_states *states, uint64_t page, enum pag
 	check_move(from, to);
 	(void)crash_point();
 	has_moved = __real_page_states_move(states, page, from, to);
+	if (has_moved)
+		trace("  page %llu of %llu pages: state %llu to %llu", page, states->n_pages, from,
+		      to);
 	(void)crash_point();
 	return has_moved;
 }
@@ -111,6 +114,8 @@ uint64_t __wrap_page_states_move_all(struct page_states *states, struct page_ran
 	check_move(from, to);
 	(void)crash_point();
 	n_moved = __real_page_states_move_all(states, range, from, to);
+	if (n_moved)
+		trace("  pages %llu+%llu: state %llu to %llu", range.first, range.count, from, to);
 	(void)crash_point();
 	return n_moved;
 }

@@ -240,7 +240,8 @@ void engine_open_area(struct area *area)
 static void graduate(void)
 {
 	for (unsigned int i = 0; i < world.n_memories; i++)
-		if (world.memories[i].is_tracked)
+		/* poison needs the registration: a discard clears its mark */
+		if (world.memories[i].is_tracked || world.memories[i].memory->n_poisoned)
 			return;
 	trace("the guest graduates", 0, 0, 0, 0);
 	for (unsigned int i = 0; i < world.n_memories; i++)
@@ -294,7 +295,8 @@ static void check_claims(const struct model_memory *memory)
 	struct page_range all = { 0, memory->n_pages }, run;
 	unsigned char n_owners[N_PAGES] = {};
 
-	if (demand->is_recovering || !page_states_find(&memory->memory->states, all, PAGE_FILLING, &run))
+	if (demand->is_recovering ||
+	    !page_states_find(&memory->memory->states, all, PAGE_FILLING, &run))
 		return;
 	for (unsigned int i = 0; i < N_SLOTS; i++) {
 		const struct slot *slot = &demand->slots.slots[i];
@@ -341,10 +343,10 @@ void engine_check(void)
 		page_states_count(&memory->memory->states, all, counts);
 		if (count_get(&memory->memory->n_absent) !=
 		    counts[PAGE_ABSENT] + counts[PAGE_FILLING])
-			model_fail("n_absent is %llu, the states say %llu",
-				   (unsigned long long)count_get(&memory->memory->n_absent),
-				   (unsigned long long)(counts[PAGE_ABSENT] +
-							counts[PAGE_FILLING]));
+			model_fail(
+				"n_absent is %llu, the states say %llu",
+				(unsigned long long)count_get(&memory->memory->n_absent),
+				(unsigned long long)(counts[PAGE_ABSENT] + counts[PAGE_FILLING]));
 		check_claims(memory);
 	}
 	check_slots();

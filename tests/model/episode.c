@@ -129,6 +129,7 @@ static void make_world(void)
 	world.n_memories = 1 + (unsigned int)chance_below(N_MEMORIES);
 	world.n_threads = 3 + (unsigned int)chance_below(N_THREADS - 2);
 	world.may_graduate = chance_below(3) == 0;
+	world.crash_weight = (unsigned int)chance_below(3) * 12;
 	for (unsigned int i = 0; i < world.n_processes; i++)
 		world.processes[i] = (struct process){
 			.is_alive = true,
@@ -150,7 +151,9 @@ static void boot(void)
 	static const uint64_t windows[] = { WINDOW_NONE, 16 * KIB, 48 * KIB, 64 * KIB, 64 * KIB };
 	uint64_t dice = chance_below(20);
 	const struct demand_config config = {
-		.policy = dice < 15 ? POLICY_STALL : dice < 19 ? POLICY_POISON : POLICY_KILL,
+		.policy = dice < 15   ? POLICY_STALL
+			  : dice < 19 ? POLICY_POISON
+				      : POLICY_KILL,
 		.deadline_ns = chance_below(3) * 40 * NSEC_PER_MSEC,
 		.background_rate = chance_below(3) ? 0 : MIB << chance_below(8),
 		.window_bytes = windows[chance_below(sizeof(windows) / sizeof(windows[0]))],
@@ -244,13 +247,14 @@ static void settle(void)
 		(void)engine_answer_chore();
 		for (unsigned int i = 0; turn == N_TURNS_CALM && i < world.n_threads; i++)
 			if (world.threads[i].state == THREAD_WAITS)
-				model_fail("lost wake-up: thread %u waits for page %llu since %llu ms",
-					   i,
-					   (unsigned long long)(world.threads[i].page +
-								world.threads[i].area->first_page),
-					   (unsigned long long)((world.now_ns -
-								 world.threads[i].waits_since_ns) /
-								NSEC_PER_MSEC));
+				model_fail(
+					"lost wake-up: thread %u waits for page %llu since %llu ms",
+					i,
+					(unsigned long long)(world.threads[i].page +
+							     world.threads[i].area->first_page),
+					(unsigned long long)((world.now_ns -
+							      world.threads[i].waits_since_ns) /
+							     NSEC_PER_MSEC));
 		if (turn == N_TURNS_CALM)
 			model_fail("the guest does not come to rest");
 	}

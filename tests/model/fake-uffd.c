@@ -22,9 +22,8 @@ static unsigned int process_of(int fd)
 
 static bool is_queued(const struct thread *thread, unsigned int process)
 {
-	return thread->process == process &&
-	       ((thread->state == THREAD_WAITS && !thread->is_read) ||
-		thread->state == THREAD_EVENT_UNREAD);
+	return thread->process == process && ((thread->state == THREAD_WAITS && !thread->is_read) ||
+					      thread->state == THREAD_EVENT_UNREAD);
 }
 
 bool uffd_has_unread(unsigned int process)
@@ -213,8 +212,8 @@ static int zero_page(const struct fill *fill, uint64_t page, const void *from)
 {
 	struct pte *pte = &fill->area->ptes[page];
 
-	if (memory_is_shared(area_memory(fill->area)) || area_memory(fill->area)->kind ==
-							      BACKING_PRIVATE)
+	if (memory_is_shared(area_memory(fill->area)) ||
+	    area_memory(fill->area)->kind == BACKING_PRIVATE)
 		return pte->kind == PTE_POISON ? UFFD_PRESENT : put_page(fill, page, 0);
 	if (world.is_out_of_memory && chance_below(2))
 		return UFFD_NO_MEMORY;

@@ -64,8 +64,8 @@ static void thread_access(struct thread *thread)
 	switch (memory_touch(area, thread->page, thread->is_write, &thread->token, &flags)) {
 	case TOUCH_WAITS:
 		thread_queue(thread, flags);
-		trace("thread %llu waits for page %llu of area %llu, flags %llu",
-		      number_of(thread), at, (uint64_t)(area - world.areas), flags);
+		trace("thread %llu waits for page %llu of area %llu, flags %llu", number_of(thread),
+		      at, (uint64_t)(area - world.areas), flags);
 		return;
 	case TOUCH_SIGNAL:
 		check_poison(area, thread->page);

@@ -123,8 +123,8 @@ static void open_file(struct model_memory *memory)
 
 	memory->source_fd = memfd_create("model-source", MFD_CLOEXEC);
 	if (memory->page_bytes > sizeof(page) || memory->source_fd < 0 ||
-	    ftruncate(memory->source_fd, (off_t)(memory->source_offset +
-						 memory->n_pages * memory->page_bytes)) < 0)
+	    ftruncate(memory->source_fd,
+		      (off_t)(memory->source_offset + memory->n_pages * memory->page_bytes)) < 0)
 		model_fail("no file for a source");
 	memset(page, 0, sizeof(page));
 	for (uint64_t i = 0; i < memory->n_pages; i++) {
@@ -197,11 +197,11 @@ void model_source_change(struct model_memory *memory)
 {
 	if (memory->source_kind != SOURCE_KIND_FILE || memory->is_source_changed)
 		return;
-	trace("the file of memory %llu grows under its reader",
-	      (uint64_t)(memory - world.memories), 0, 0, 0);
+	trace("the file of memory %llu grows under its reader", (uint64_t)(memory - world.memories),
+	      0, 0, 0);
 	memory->is_source_changed = true;
 	oracle_trouble(memory, 0, memory->n_pages);
-	if (ftruncate(memory->source_fd,
-		      (off_t)(memory->source_offset + memory->n_pages * memory->page_bytes + 1)) < 0)
+	if (ftruncate(memory->source_fd, (off_t)(memory->source_offset +
+						 memory->n_pages * memory->page_bytes + 1)) < 0)
 		model_fail("the file of a source cannot grow");
 }

@@ -43,8 +43,8 @@ static void expect_also(struct model_memory *memory, uint64_t page, uint64_t oth
 	if (expected->n_others == n_most)
 		model_fail("too many right answers at page %llu", (unsigned long long)page);
 	expected->others[expected->n_others++] = other;
-	trace("    expected of page %llu of memory %llu: %#llx too", page, number_of(memory),
-	      other, 0);
+	trace("    expected of page %llu of memory %llu: %#llx too", page, number_of(memory), other,
+	      0);
 }
 
 void oracle_init(struct model_memory *memory)
@@ -80,10 +80,11 @@ void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 						     memory->file.pages[page].is_foreign);
 
 	if (!is_expected(expected, token) && !is_discarded)
-		model_fail("wrong page: page %llu of memory %llu reads %#llx, expected %#llx or %u others",
-			   (unsigned long long)page, (unsigned long long)number_of(memory),
-			   (unsigned long long)token, (unsigned long long)expected->value,
-			   expected->n_others);
+		model_fail(
+			"wrong page: page %llu of memory %llu reads %#llx, expected %#llx or %u others",
+			(unsigned long long)page, (unsigned long long)number_of(memory),
+			(unsigned long long)token, (unsigned long long)expected->value,
+			expected->n_others);
 	if (!expected->n_discards && expected->n_others)
 		expect(memory, page, token);
 }
@@ -170,7 +171,8 @@ void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token)
 		return;
 	}
 	oracle_trouble(memory, page, 1);
-	if (expected->n_discards || (expected->is_in_doubt && engine_page_state(memory, page) == PAGE_FILLING))
+	if (expected->n_discards ||
+	    (expected->is_in_doubt && engine_page_state(memory, page) == PAGE_FILLING))
 		expect_also(memory, page, token);
 }
 

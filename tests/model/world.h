@@ -29,7 +29,7 @@
 #define N_MEMORIES  2
 #define N_PAGES	    160 /* the most of one memory */
 
-#define TOKEN_TORN UINT64_C(0xdead00000000dead)
+#define TOKEN_TORN  UINT64_C(0xdead00000000dead)
 
 /* Fake fds: numbers that no real fd has. */
 #define FAKE_FD_FIRST 0x100000
@@ -58,15 +58,15 @@ struct pte {
 
 /* A page in a file's cache. */
 struct file_page {
-	bool is_cached; /* swapped out counts */
-	bool is_data;	/* false: fallocated and never used */
-	bool is_broken; /* hardware poison */
+	bool is_cached;	 /* swapped out counts */
+	bool is_data;	 /* false: fallocated and never used */
+	bool is_broken;	 /* hardware poison */
 	bool is_foreign; /* made by others while it was absent */
 	uint64_t token;
 };
 
 struct file {
-	int fd; /* a real, empty memfd: memories duplicate and stat it */
+	int fd;		  /* a real, empty memfd: memories duplicate and stat it */
 	int fd_of_memory; /* the engine's duplicate */
 	bool is_huge;
 	bool has_foreign_mapping;
@@ -78,17 +78,17 @@ struct process {
 	bool is_alive;
 	bool has_remove_events;
 	bool is_wp_async;
-	bool is_registered; /* false once graduated */
+	bool is_registered;	 /* false once graduated */
 	unsigned int n_changing; /* discards whose event is unread, or whose thread has not run */
 };
 
 /* A mapping, as the engine knows it; munmap() and splits show in the pages. */
 struct area {
 	bool is_used;
-	bool is_shown;	    /* in the engine's view */
+	bool is_shown; /* in the engine's view */
 	bool is_open;
-	bool is_private;    /* not the file's pages */
-	bool is_armed;	    /* a tracker is: registered for write-protection, all protected */
+	bool is_private; /* not the file's pages */
+	bool is_armed;	 /* a tracker is: registered for write-protection, all protected */
 	unsigned int process;
 	unsigned int memory;
 	struct hva start;
@@ -113,13 +113,13 @@ struct thread {
 	enum thread_state state;
 	unsigned int process;
 	struct area *area;
-	uint64_t page; /* of the area */
+	uint64_t page;	  /* of the area */
 	uint64_t n_pages; /* madvise() */
 	bool is_write;
-	bool is_remove; /* MADV_REMOVE, else MADV_DONTNEED */
-	bool is_read; /* its message was */
+	bool is_remove;	      /* MADV_REMOVE, else MADV_DONTNEED */
+	bool is_read;	      /* its message was */
 	unsigned int n_storm; /* a signal is pending: how often the message still comes again */
-	uint64_t queued_at; /* order of messages */
+	uint64_t queued_at;   /* order of messages */
 	uint64_t fault_flags;
 	uint64_t token; /* to write */
 	uint64_t waits_since_ns;
@@ -171,6 +171,7 @@ struct world {
 	bool is_out_of_memory;
 	bool is_source_bad;
 	bool may_graduate;
+	unsigned int crash_weight; /* crashes mend lost wake-ups: some episodes have few or none */
 	bool is_calm; /* nothing fails by chance */
 
 	uint64_t crash_in; /* crash points until the engine dies; 0: it lives */
@@ -202,7 +203,7 @@ enum touch { TOUCH_DONE, TOUCH_WAITS, TOUCH_SIGNAL };
 /* One access by a thread. @token: read or to be written. @ret_flags: of the message, if it waits. */
 enum touch memory_touch(struct area *area, uint64_t page, bool is_write, uint64_t *token,
 			uint64_t *ret_flags);
-void memory_zap(struct area *area, uint64_t page); /* MADV_DONTNEED */
+void memory_zap(struct area *area, uint64_t page);	       /* MADV_DONTNEED */
 void memory_punch(struct model_memory *memory, uint64_t page); /* fallocate, MADV_REMOVE */
 void memory_swap_out(struct area *area, uint64_t page);
 /* Somebody else, by an fd or a mapping. Return: false if there is no room or no such page. */
