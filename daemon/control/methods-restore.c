@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "attach/arrival.h"
 #include "attach/bring.h"
 #include "attach/owner.h"
@@ -29,7 +30,8 @@ struct restore {
 	const char *directory;
 	const char *qmp_path;
 	bool is_paused;
-	uint64_t running_ns;
+	uint64_t started_ns;
+	uint64_t running_ns; /* 0: left paused */
 	uid_t owner;
 };
 
@@ -191,8 +193,9 @@ static void restore_reply(void *data, struct call *call)
 	registration_commit(registration, restore->target.pid, restore->target.pidfd,
 			    restore->owner);
 	if (restore->running_ns)
-		json_object_set_new(fixed, "running_ns",
-				    json_integer((json_int_t)restore->running_ns));
+		json_object_set_new(
+			fixed, "running_ns",
+			json_integer((json_int_t)(restore->running_ns - restore->started_ns)));
 	if (progress_start(restore->control, call, registration,
 			   (struct progress_range){ .memory = UINT32_MAX }, fixed) < 0) {
 		refusal_set_errno(&refusal, -ENOMEM, "no memory");
@@ -245,6 +248,7 @@ int method_restore(struct control *control, struct call *call, struct refusal *r
 	if (!restore)
 		return -ENOMEM;
 	restore->control = control;
+	restore->started_ns = clock_now_ns();
 	restore->call = call_ref(call);
 	restore->target = (struct bring_target)BRING_TARGET_NONE;
 	restore->directory = json_string_value(json_object_get(call->parameters, "directory"));
