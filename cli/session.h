@@ -17,7 +17,6 @@ enum exit_status {
 	EXIT_NO_GUEST = 4,
 	EXIT_DENIED = 5,
 	EXIT_TIMEOUT = 6,
-	EXIT_MISMATCH = 7,
 };
 
 enum json_style { JSON_OFF, JSON_SHORT, JSON_PRETTY };
