@@ -60,9 +60,6 @@ void call_refuse(struct call *call, const struct refusal *refusal);
 /* org.varlink.service.InvalidParameter. */
 void call_fail_parameter(struct call *call, const char *name);
 
-/* False after the last reply, or if the client has gone. */
-bool call_is_open(const struct call *call);
-
 /**
  * call_borrow_fd() - the fd that a parameter names by index
  * @ret_fd: stays the call's

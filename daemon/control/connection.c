@@ -129,7 +129,7 @@ const struct credentials *connection_credentials(const struct connection *connec
 	return &connection->credentials;
 }
 
-bool connection_is_open(const struct connection *connection)
+static bool connection_is_open(const struct connection *connection)
 {
 	return connection->server && !connection->is_draining;
 }

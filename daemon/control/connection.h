@@ -32,7 +32,6 @@ DEFINE_CLEANUP(struct connection, connection_unref)
 void connection_drop(struct connection *connection);
 
 const struct credentials *connection_credentials(const struct connection *connection);
-bool connection_is_open(const struct connection *connection);
 
 /* @message: borrowed. A client that lets more pile up than the limit is dropped. */
 void connection_send(struct connection *connection, const json_t *message);
