@@ -96,6 +96,22 @@ static int question_start(struct control *control, struct call *call,
 	return call_job_start(control, call, &ops, CALL_TIMEOUT_NS, question, refusal);
 }
 
+/* Ask about `memory`, `offset_bytes` and `length_bytes` of the call; what is not given is NULL or 0. */
+static int question_start_range(struct control *control, struct call *call, struct question form,
+				struct refusal *refusal)
+{
+	struct registration *registration;
+	int r;
+
+	r = guest_of_call(control, call, &registration, refusal);
+	if (r < 0)
+		return r;
+	form.memory = json_string_value(json_object_get(call->parameters, "memory"));
+	form.first = json_integer_value(json_object_get(call->parameters, "offset_bytes"));
+	form.count = json_integer_value(json_object_get(call->parameters, "length_bytes"));
+	return question_start(control, call, registration, &form, refusal);
+}
+
 /* An offset and a length of the client, in the memory `memory` of the call. */
 static struct paging_memory *question_memory(struct question *question, uint64_t *ret_offset,
 					     uint64_t *ret_length, struct refusal *refusal)
@@ -233,30 +249,18 @@ static int note_write_ask(struct question *question, struct refusal *refusal)
 	return note_ask(question, ufd_pager_guest_note_write, refusal);
 }
 
-static int note(struct control *control, struct call *call, struct refusal *refusal,
-		int (*ask)(struct question *, struct refusal *))
-{
-	struct question question = { .ask = ask, .answer = answer_nothing };
-	struct registration *registration;
-	int r;
-
-	r = guest_of_call(control, call, &registration, refusal);
-	if (r < 0)
-		return r;
-	question.memory = json_string_value(json_object_get(call->parameters, "memory"));
-	question.first = json_integer_value(json_object_get(call->parameters, "offset_bytes"));
-	question.count = json_integer_value(json_object_get(call->parameters, "length_bytes"));
-	return question_start(control, call, registration, &question, refusal);
-}
-
 static int note_discard(struct control *control, struct call *call, struct refusal *refusal)
 {
-	return note(control, call, refusal, note_discard_ask);
+	const struct question form = { .ask = note_discard_ask, .answer = answer_nothing };
+
+	return question_start_range(control, call, form, refusal);
 }
 
 static int note_write(struct control *control, struct call *call, struct refusal *refusal)
 {
-	return note(control, call, refusal, note_write_ask);
+	const struct question form = { .ask = note_write_ask, .answer = answer_nothing };
+
+	return question_start_range(control, call, form, refusal);
 }
 
 /* ---- Prefetch ---- */
@@ -313,17 +317,9 @@ static void prefetch_answer(struct question *question, struct call *call)
 
 static int prefetch(struct control *control, struct call *call, struct refusal *refusal)
 {
-	struct question question = { .ask = prefetch_ask, .answer = prefetch_answer };
-	struct registration *registration;
-	int r;
+	const struct question form = { .ask = prefetch_ask, .answer = prefetch_answer };
 
-	r = guest_of_call(control, call, &registration, refusal);
-	if (r < 0)
-		return r;
-	question.memory = json_string_value(json_object_get(call->parameters, "memory"));
-	question.first = json_integer_value(json_object_get(call->parameters, "offset_bytes"));
-	question.count = json_integer_value(json_object_get(call->parameters, "length_bytes"));
-	return question_start(control, call, registration, &question, refusal);
+	return question_start_range(control, call, form, refusal);
 }
 
 /* ---- Detach ---- */
