@@ -135,7 +135,10 @@ static void put_resume(struct demand *demand, unsigned int index)
 	}
 	slot = slot_take_index(&demand->slots, index);
 	slot->memory = memory;
-	slot->pages = put.pages;
+	/* what was lost before the crash is another's by now: pages go in order */
+	slot->pages.first = run.first;
+	slot->pages.count = put.pages.first + put.pages.count - run.first;
+	put_note(demand, slot, slot->pages);
 	slot->started_ns = demand->now_ns;
 	slot->is_recovered = true;
 	fill_read(demand, slot);
