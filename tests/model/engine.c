@@ -138,13 +138,26 @@ bool engine_has_ended(void)
 
 /* ---- rounds ---- */
 
+/* Nothing is absent of what a living process maps. */
+static bool is_complete(void)
+{
+	for (uint32_t i = 0; i < guest->n_memories; i++)
+		if (count_get(&guest->memories[i]->n_absent) &&
+		    guest_view_has_memory(guest->view, guest->memories[i]))
+			return false;
+	return true;
+}
+
 static void take_notices(void)
 {
 	struct notice notice;
 
-	while (demand_take_notice(demand, &notice))
+	while (demand_take_notice(demand, &notice)) {
+		if (notice.kind == UFD_EVENT_COMPLETED && !is_complete())
+			model_fail("completion is told, and pages are absent");
 		trace("  notice %llu about offset %#llx: %lld", notice.kind, notice.offset_bytes,
 		      (uint64_t)notice.value, 0);
+	}
 }
 
 bool engine_turn(void)
@@ -260,7 +273,7 @@ bool engine_answer_chore(void)
 	if (!demand_take_chore(demand, &chore))
 		return false;
 	if (chore.kind == CHORE_COMPLETE) {
-		if (world.may_graduate)
+		if (world.may_graduate && is_complete())
 			graduate();
 		return true;
 	}
@@ -350,6 +363,14 @@ void engine_check(void)
 		check_claims(memory);
 	}
 	check_slots();
+}
+
+bool engine_is_idle(void)
+{
+	for (unsigned int i = 0; i < N_SLOTS; i++)
+		if (demand->slots.slots[i].state == SLOT_READING)
+			return false;
+	return true;
 }
 
 void engine_check_rest(void)

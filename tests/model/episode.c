@@ -271,7 +271,7 @@ static void rest(void)
 
 		is_busy |= engine_answer_chore();
 		is_busy |= !engine_turn();
-		is_busy |= !uring_is_idle() || !model_source_is_idle();
+		is_busy |= !engine_is_idle();
 		n_sleeps += !is_busy;
 		if (n_sleeps == 20 && !is_busy)
 			break;

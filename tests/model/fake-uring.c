@@ -52,15 +52,6 @@ struct uring *uring_free(struct uring *ring)
 	return NULL;
 }
 
-bool uring_is_idle(void)
-{
-	for (unsigned int i = 0; i < 2; i++)
-		for (unsigned int j = 0; are_used[i] && j < rings[i].n; j++)
-			if (rings[i].operations[j].is_read)
-				return false;
-	return true;
-}
-
 static bool add(struct uring *ring, struct operation operation)
 {
 	if (ring->n == ring->limit || (operation.is_read && chance_one_in(20)))

@@ -107,11 +107,6 @@ bool model_source_complete(void)
 	return true;
 }
 
-bool model_source_is_idle(void)
-{
-	return n_pending == 0;
-}
-
 void model_source_forget(void)
 {
 	n_pending = 0;

@@ -172,7 +172,7 @@ struct world {
 	bool is_source_bad;
 	bool may_graduate;
 	unsigned int crash_weight; /* crashes mend lost wake-ups: some episodes have few or none */
-	bool is_calm; /* nothing fails by chance */
+	bool is_calm;		   /* nothing fails by chance */
 
 	uint64_t crash_in; /* crash points until the engine dies; 0: it lives */
 	bool is_frozen;
@@ -224,11 +224,6 @@ bool uffd_has_unread(unsigned int process);
 void uffd_wake_threads(unsigned int process, uint64_t start, uint64_t length_bytes);
 void uffd_end_process(unsigned int process);
 
-/* ---- fake-uring.c ---- */
-
-/* No read is under way. */
-bool uring_is_idle(void);
-
 /* ---- guest-thread.c ---- */
 
 /* Let the thread go on, or begin something new. */
@@ -264,7 +259,6 @@ void model_source_open(struct model_memory *memory);
 void model_source_close(struct model_memory *memory);
 /* Complete one pending read of the callback source. Return: false if there is none. */
 bool model_source_complete(void);
-bool model_source_is_idle(void);
 void model_source_forget(void);
 void model_source_change(struct model_memory *memory);
 
@@ -288,6 +282,8 @@ void engine_hide_area(struct area *area);
 void engine_open_area(struct area *area);
 void engine_track(struct model_memory *memory);
 bool engine_has_ended(void);
+/* No source is asked. */
+bool engine_is_idle(void);
 /* Invariants that hold between any two calls. */
 void engine_check(void);
 /* Invariants that hold when nothing is under way. */
