@@ -15,8 +15,10 @@
 #include "base/clock.h"
 #include "fault/engine.h"
 #include "fault/fill.h"
+#include "kernel/uffd.h"
 #include "kernel/uring.h"
 
+#define GIVE_WAY_NS   (50 * NSEC_PER_USEC)
 #define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
 #define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
 #define STACK_BYTES   (512 * KIB)
@@ -114,6 +116,14 @@ void demand_mapper_gone(struct demand *demand, struct mapper *mapper)
 
 /* ---- rounds ---- */
 
+static void demand_polled(struct demand *demand, uint32_t i, int32_t result)
+{
+	demand->readers[i].is_armed = false;
+	demand->readers[i].is_ready = true;
+	if (result > 0 && result & POLLERR)
+		(void)uffd_make_nonblocking(demand->guest->mappers[i].uffd);
+}
+
 static void demand_completion(struct demand *demand, const struct uring_completion *completion)
 {
 	uint64_t token = completion->token;
@@ -127,8 +137,7 @@ static void demand_completion(struct demand *demand, const struct uring_completi
 		demand->readers[token - TOKEN_PIDFD(0)].is_pidfd_armed = false;
 		demand_mapper_gone(demand, &demand->guest->mappers[token - TOKEN_PIDFD(0)]);
 	} else if (token >= TOKEN_UFFD(0) && token < TOKEN_LIMIT) {
-		demand->readers[token - TOKEN_UFFD(0)].is_armed = false;
-		demand->readers[token - TOKEN_UFFD(0)].is_ready = true;
+		demand_polled(demand, (uint32_t)(token - TOKEN_UFFD(0)), completion->result);
 	} else {
 		struct source_request *request = (struct source_request *)(uintptr_t)token;
 		struct slot *slot = (struct slot *)request; /* its first member */
@@ -350,6 +359,20 @@ static void demand_place(const struct demand *demand)
 	(void)pthread_setname_np(pthread_self(), "ufd-demand");
 }
 
+/*
+ * Between two pieces, while the guest is faulting: whoever was woken by our fills and waits for this
+ * very CPU goes first. Without it he waits for the rest of our time slice, milliseconds. Later, when
+ * no fault has come for a while, the scheduler's shares are as good as any.
+ */
+static void demand_give_way(struct demand *demand)
+{
+	if (demand->now_ns - demand->fault_ns > BACKGROUND_QUIET_NS ||
+	    demand->now_ns - demand->gave_way_ns < GIVE_WAY_NS)
+		return;
+	(void)sched_yield();
+	demand->gave_way_ns = clock_now_ns();
+}
+
 static void *demand_main(void *userdata)
 {
 	struct demand *demand = userdata;
@@ -359,6 +382,10 @@ static void *demand_main(void *userdata)
 	demand_place(demand);
 	while (!demand->must_stop && r == 0) {
 		r = demand_step(demand, &sleep_ns);
+		if (demand->is_working)
+			demand_give_way(demand);
+		else
+			demand->gave_way_ns = demand->now_ns;
 		if (r == 0 && sleep_ns && !demand->must_stop) {
 			bool has_spun = false;
 

@@ -24,6 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -396,10 +397,27 @@ int uffd_wake(int fd, struct hva_range range)
 
 int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n)
 {
-	ssize_t n = read(fd, buffer, n_buffer * sizeof(*buffer));
+	struct iovec piece = { buffer, n_buffer * sizeof(*buffer) };
+	ssize_t n;
 
+	/*
+	 * O_NONBLOCK belongs to the open file, which the process that we page shares: taken off after
+	 * we looked, a plain read would hold us for as long as it likes. Kernels before 6.9 know no other.
+	 */
+	n = preadv2(fd, &piece, 1, -1, RWF_NOWAIT);
+	if (n < 0 && errno == EOPNOTSUPP)
+		n = read(fd, buffer, n_buffer * sizeof(*buffer));
 	if (n < 0 && errno != EAGAIN)
 		return -errno;
 	*ret_n = n < 0 ? 0 : (unsigned int)((size_t)n / sizeof(*buffer));
+	return 0;
+}
+
+int uffd_make_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
 	return 0;
 }

@@ -133,3 +133,9 @@ int uffd_wake(int fd, struct hva_range range);
  * Return: 0 or -errno (-EMFILE: a fork event found no free fd, and stays queued).
  */
 int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n);
+
+/*
+ * Put O_NONBLOCK back, which the process that we page may have taken off the open file it shares with
+ * us: poll() on a blocking uffd says POLLERR at once. Return: 0 or -errno.
+ */
+int uffd_make_nonblocking(int fd);

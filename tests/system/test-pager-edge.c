@@ -440,6 +440,40 @@ START_TEST(half_a_huge_page_removed_is_no_disaster)
 }
 END_TEST
 
+static void *prefetch_main(void *userdata)
+{
+	struct edge *edge = userdata;
+
+	(void)ufd_pager_guest_prefetch(edge->guest, 0, 0, 4096);
+	return NULL;
+}
+
+START_TEST(a_uffd_made_blocking_does_not_block_us)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .window_bytes = UFD_NO_WINDOW);
+	struct edge edge = {};
+	struct toucher toucher = {};
+	uint32_t memory;
+	void *view;
+	int memfd;
+
+	edge_init(&edge, &opts);
+	gate_open(&edge.gate);
+	memfd = make_backing(&edge, MIB, 0);
+	view = map_shared(memfd, MIB);
+	memory = add_memory(&edge, "ram", UFD_MEMORY_SHMEM, memfd, MIB, edge.source);
+	ck_assert_int_eq(add_view(&edge, edge.mapper, memory, view, MIB), 0);
+	ck_assert_int_eq(fcntl(edge.uffd, F_SETFL, 0), 0);
+	ck_assert_int_eq(ufd_pager_guest_start(edge.guest), 0);
+	ck_assert_int_eq(pthread_create(&toucher.thread, NULL, prefetch_main, &edge), 0);
+	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "a command never came back");
+	touch(&toucher, view, 200);
+	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "a fault was never answered");
+	ck_assert_uint_eq(toucher.seen, child_word(200, 0));
+	edge_done(&edge);
+}
+END_TEST
+
 /* ---- options at their ends ---- */
 
 START_TEST(a_deadline_that_never_comes_does_not_spin)
@@ -602,6 +636,7 @@ int main(void)
 				UNIT(a_hot_plug_that_failed_does_not_hold_up_completion),
 				UNIT(the_end_is_told_however_many_events_were_not_taken),
 				UNIT(half_a_huge_page_removed_is_no_disaster),
+				UNIT(a_uffd_made_blocking_does_not_block_us),
 				UNIT(a_deadline_that_never_comes_does_not_spin),
 				UNIT(pages_larger_than_any_are_refused),
 				UNIT(larger_pages_come_while_fills_are_under_way),
