@@ -17,15 +17,11 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/units.h"
-
-/* Completions of cancellations, which nobody waits for. */
-#define TOKEN_CANCEL UINT64_MAX
 
 struct uring {
 	struct io_uring ring;
@@ -118,52 +114,19 @@ bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_by
 	return true;
 }
 
-int uring_flush(struct uring *ring)
-{
-	int r;
-
-	r = enable(ring);
-	if (r < 0)
-		return r;
-	r = io_uring_submit(&ring->ring);
-	return r < 0 ? r : 0;
-}
-
-int uring_cancel(struct uring *ring, uint64_t token)
-{
-	struct io_uring_sqe *entry = io_uring_get_sqe(&ring->ring);
-	int r;
-
-	if (!entry) { /* the queue is full of operations that were not handed over yet */
-		r = uring_flush(ring);
-		if (r < 0)
-			return r;
-		entry = io_uring_get_sqe(&ring->ring);
-		if (!entry)
-			return -EBUSY;
-	}
-	io_uring_prep_cancel64(entry, token, 0);
-	io_uring_sqe_set_data64(entry, TOKEN_CANCEL);
-	io_uring_sqe_set_flags(entry, IOSQE_CQE_SKIP_SUCCESS);
-	return 0;
-}
-
 static unsigned int take_ready(struct uring *ring, struct uring_completion *buffer,
 			       unsigned int n_buffer)
 {
 	struct io_uring_cqe *entry;
-	unsigned int head, n_seen = 0, n = 0;
+	unsigned int head, n = 0;
 
 	io_uring_for_each_cqe(&ring->ring, head, entry)
 	{
 		if (n == n_buffer)
 			break;
-		n_seen++;
-		if (entry->user_data == TOKEN_CANCEL)
-			continue;
 		buffer[n++] = (struct uring_completion){ entry->user_data, entry->res };
 	}
-	io_uring_cq_advance(&ring->ring, n_seen);
+	io_uring_cq_advance(&ring->ring, n);
 	ring->n_in_flight -= n;
 	return n;
 }
@@ -189,16 +152,4 @@ int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion 
 		return r;
 	*ret_n = take_ready(ring, buffer, n_buffer);
 	return 0;
-}
-
-void uring_peek(struct uring *ring, struct uring_completion *buffer, unsigned int n_buffer,
-		unsigned int *ret_n)
-{
-	const _Atomic unsigned int *flags = (void *)ring->ring.sq.kflags;
-
-	/* pairs with the kernel, which sets the flag when it queues task work for us */
-	if (ring->is_enabled &&
-	    atomic_load_explicit(flags, memory_order_relaxed) & IORING_SQ_TASKRUN)
-		io_uring_get_events(&ring->ring);
-	*ret_n = take_ready(ring, buffer, n_buffer);
 }

@@ -19,8 +19,8 @@ struct uring_completion {
  * uring_new() - a ring for one thread
  * @n_entries: the most operations in flight
  *
- * It may be made by one thread and used by another: it belongs to the thread whose flush or wait is
- * the first, and to that one only (single issuer).
+ * It may be made by one thread and used by another: it belongs to the thread whose wait is the
+ * first, and to that one only (single issuer).
  * Context: any; allocates. Return: 0, -ENOSYS/-EPERM where io_uring is off, other -errno.
  */
 int uring_new(struct uring **ret, unsigned int n_entries);
@@ -32,9 +32,8 @@ struct uring *uring_free(struct uring *ring);
 DEFINE_CLEANUP(struct uring, uring_free)
 
 /*
- * One-shot: readable or in error. Queued; submitted by the next wait or flush. False: the ring is
- * full. While a poll is in flight the kernel holds its file open, even if every fd is closed.
- * @token: any but UINT64_MAX.
+ * One-shot: readable or in error. Queued; submitted by the next wait. False: the ring is full.
+ * While a poll is in flight the kernel holds its file open, even if every fd is closed.
  */
 bool uring_add_poll(struct uring *ring, int fd, uint64_t token);
 
@@ -42,26 +41,12 @@ bool uring_add_poll(struct uring *ring, int fd, uint64_t token);
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
 		    uint64_t offset, uint64_t token);
 
-/*
- * End what was submitted under @token: it completes with -ECANCELED, or with its result if that was
- * quicker. To be called before a polled fd is closed. Queued. Return: 0, -EBUSY, other -errno.
- */
-int uring_cancel(struct uring *ring, uint64_t token);
-
-/* Hand queued operations to the kernel without waiting. Return: 0 or -errno. */
-int uring_flush(struct uring *ring);
-
 /**
- * uring_wait() - flush, then sleep until something completes or time is over
- * @timeout_ns: 0 only looks (and flushes)
+ * uring_wait() - submit what is queued, then sleep until something completes or time is over
+ * @timeout_ns: 0 submits and only looks
  * @ret_n:      completions written, possibly 0
  *
  * Return: 0 or -errno; a signal is an early return with none.
  */
 int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion *buffer,
 	       unsigned int n_buffer, unsigned int *ret_n);
-
-/* Completions that lie ready; enters the kernel only if it says that there is something to collect.
- */
-void uring_peek(struct uring *ring, struct uring_completion *buffer, unsigned int n_buffer,
-		unsigned int *ret_n);

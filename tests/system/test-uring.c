@@ -141,7 +141,8 @@ START_TEST(a_full_ring_takes_no_more_until_something_was_handed_over)
 	for (uint64_t i = 0; i < 3; i++)
 		ck_assert(uring_add_poll(ring, event, i));
 	ck_assert(!uring_add_poll(ring, event, 3));
-	ck_assert_int_eq(uring_flush(ring), 0);
+	ck_assert_int_eq(uring_wait(ring, 0, completions, 8, &n), 0);
+	ck_assert_uint_eq(n, 0);
 	ck_assert(!uring_add_poll(ring, event, 3)); /* in flight counts, not only queued */
 	ck_assert(!uring_add_read(ring, event, completions, 8, 0, 3));
 
@@ -150,46 +151,6 @@ START_TEST(a_full_ring_takes_no_more_until_something_was_handed_over)
 	ck_assert_uint_ge(n, 1);
 	for (unsigned int i = 0; i < n; i++)
 		ck_assert(uring_add_poll(ring, event, 10 + i));
-}
-END_TEST
-
-START_TEST(a_peek_finds_what_became_ready_meanwhile)
-{
-	_cleanup_(uring_freep) struct uring *ring = new_ring(4);
-	_cleanup_(closep) int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	uint64_t deadline_ns = clock_now_ns() + LONG * NSEC_PER_SEC;
-	struct uring_completion completion;
-	unsigned int n = 9;
-
-	uring_peek(ring, &completion, 1, &n);
-	ck_assert_uint_eq(n, 0);
-	ck_assert(uring_add_poll(ring, event, 5));
-	ck_assert_int_eq(uring_flush(ring), 0);
-	uring_peek(ring, &completion, 1, &n);
-	ck_assert_uint_eq(n, 0);
-	ck_assert_int_eq(eventfd_write(event, 1), 0);
-	while (n == 0 && clock_now_ns() < deadline_ns)
-		uring_peek(ring, &completion, 1, &n);
-	ck_assert_uint_eq(n, 1);
-	ck_assert_uint_eq(completion.token, 5);
-}
-END_TEST
-
-START_TEST(a_cancelled_poll_completes_and_frees_its_place)
-{
-	_cleanup_(uring_freep) struct uring *ring = new_ring(1);
-	_cleanup_(closep) int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	struct uring_completion completion;
-	unsigned int n = 9;
-
-	ck_assert(uring_add_poll(ring, event, 5));
-	ck_assert_int_eq(uring_cancel(ring, 5), 0);
-	wait_for_one(ring, 5, -ECANCELED);
-
-	ck_assert_int_eq(uring_cancel(ring, 5), 0); /* there is none: nobody hears of it */
-	ck_assert_int_eq(uring_wait(ring, 10 * NSEC_PER_MSEC, &completion, 1, &n), 0);
-	ck_assert_uint_eq(n, 0);
-	ck_assert(uring_add_poll(ring, event, 6));
 }
 END_TEST
 
@@ -224,8 +185,6 @@ int main(void)
 			UNIT(a_wait_ends_with_its_time),
 			UNIT(what_completed_ends_a_wait_at_once_even_if_handed_over_in_parts),
 			UNIT(a_full_ring_takes_no_more_until_something_was_handed_over),
-			UNIT(a_peek_finds_what_became_ready_meanwhile),
-			UNIT(a_cancelled_poll_completes_and_frees_its_place),
 			UNIT(a_ring_made_by_one_thread_serves_another),
 			{},
 		});
