@@ -133,7 +133,7 @@ static void fault_map_first(struct demand *demand, struct mapping *mapping, uint
 		fill_map(demand, mapping, pages);
 		return;
 	}
-	(void)fill_begin(demand, memory, window_plan(demand, memory, page), CAUSE_DEMAND);
+	fault_fill(demand, mapping, page);
 }
 
 void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva address,
