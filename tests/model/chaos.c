@@ -210,6 +210,25 @@ static void act_owner_fills(void)
 	engine_command(COMMAND_WRITTEN, memory, (struct page_range){ at, 1 }, false);
 }
 
+/* The owner fills an absent page of its own memory without a word, and wakes nobody. */
+static void act_owner_prefills(void)
+{
+	struct area *area = any_area();
+	uint64_t page, at, token = ++world.next_token << 8 | 0x33;
+
+	if (!area || area->is_armed || !area->is_private ||
+	    world.processes[area->process].n_changing)
+		return;
+	page = chance_below(area->n_pages);
+	at = area->first_page + page;
+	if (engine_page_state(area_memory(area), at) > PAGE_FILLING || !area->is_mapped[page] ||
+	    area->ptes[page].kind != PTE_NONE || area_memory(area)->file.pages[at].is_cached)
+		return;
+	trace("the owner fills page %llu of memory %llu in silence", at, area->memory, 0, 0);
+	area->ptes[page] = (struct pte){ .kind = PTE_OWN, .token = token };
+	oracle_write(area_memory(area), at, token);
+}
+
 /* ---- others ---- */
 
 static void act_foreign_touch(void)
@@ -430,28 +449,14 @@ static const struct {
 	void (*act)(void);
 	unsigned int weight;
 } acts[] = {
-	{ act_engine, 320 },
-	{ act_run_thread, 330 },
-	{ act_source, 70 },
-	{ act_chore, 40 },
-	{ act_discard, 30 },
-	{ act_swap_out, 30 },
-	{ act_signal, 15 },
-	{ act_punch, 12 },
-	{ act_announce, 8 },
-	{ act_foreign_touch, 20 },
-	{ act_foreign_mapping, 4 },
-	{ act_owner_writes, 14 },
-	{ act_owner_fills, 80 },
-	{ act_split, 4 },
-	{ act_unmap, 3 },
-	{ act_truncate, 3 },
-	{ act_plug, 4 },
-	{ act_open, 6 },
-	{ act_machine, 12 },
-	{ act_crash, 24 },
-	{ act_command, 8 },
-	{ act_track, 12 },
+	{ act_engine, 320 },	   { act_run_thread, 330 },    { act_source, 70 },
+	{ act_chore, 40 },	   { act_discard, 30 },	       { act_swap_out, 30 },
+	{ act_signal, 15 },	   { act_punch, 12 },	       { act_announce, 8 },
+	{ act_foreign_touch, 20 }, { act_foreign_mapping, 4 }, { act_owner_writes, 14 },
+	{ act_owner_fills, 80 },   { act_owner_prefills, 20 }, { act_split, 4 },
+	{ act_unmap, 3 },	   { act_truncate, 3 },	       { act_plug, 4 },
+	{ act_open, 6 },	   { act_machine, 12 },	       { act_crash, 24 },
+	{ act_command, 8 },	   { act_track, 12 },
 };
 
 void chaos_step(void)

@@ -160,6 +160,44 @@ static void take_notices(void)
 	}
 }
 
+/* Is there something that will answer a fault of this page, or say why not? */
+static bool is_explained(const struct area *area, uint64_t page)
+{
+	struct model_memory *memory = area_memory(area);
+	uint64_t address = area_address(area, page - area->first_page);
+
+	if (!area->is_open || !area->is_shown || demand->park.has_overflowed ||
+	    stall_knows(demand, memory->memory, page))
+		return true;
+	for (unsigned int i = 0; i < N_SLOTS; i++) {
+		const struct slot *slot = &demand->slots.slots[i];
+
+		if (slot->state != SLOT_FREE && slot->memory == memory->memory &&
+		    page - slot->pages.first < slot->pages.count)
+			return true;
+	}
+	for (unsigned int i = 0; i < demand->park.n; i++)
+		if (demand->park.entries[i].mapper->id == area->process &&
+		    address - demand->park.entries[i].range.start.v <
+			    demand->park.entries[i].range.length_bytes)
+			return true;
+	return false;
+}
+
+/* About to sleep: whoever waits, and was heard, waits for something. */
+static void check_waiters(void)
+{
+	for (unsigned int i = 0; i < world.n_threads; i++) {
+		const struct thread *thread = &world.threads[i];
+
+		if (thread->state == THREAD_WAITS && thread->is_read &&
+		    !is_explained(thread->area, thread->area->first_page + thread->page))
+			model_fail(
+				"lost wake-up: thread %u waits for page %llu, the engine for nothing",
+				i, (unsigned long long)(thread->area->first_page + thread->page));
+	}
+}
+
 bool engine_turn(void)
 {
 	int r;
@@ -179,6 +217,8 @@ bool engine_turn(void)
 		model_fail("the engine gave up: %d", r);
 	take_notices();
 	engine_check();
+	if (sleep_ns)
+		check_waiters();
 	return sleep_ns > 0;
 }
 
