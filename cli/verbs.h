@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What ufdctl can do: one table behind parsing, --help, completion and tests/check. */
+/* What ufdctl can do: one table behind parsing and --help. */
 #pragma once
 
 #include "session.h"
 
 struct verb {
-	const char *object;    /* "guest"; NULL for verbs of their own */
-	const char *name;      /* NULL in objects that have no verb (restore) */
+	const char *object; /* "guest"; NULL for verbs that need none */
+	const char *name;
 	const char *arguments; /* for --help */
 	const char *help;
 	int (*run)(struct session *session, int argc, char **argv); /* argv[0] is the verb */

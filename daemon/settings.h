@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* How a guest is treated: one table behind [defaults] of ufdd.conf and Settings of io.ufd.guest. */
+/*
+ * How a guest is treated: one table behind [defaults] of ufdd.conf and Settings of io.ufd.guest.
+ *
+ * Context of all: any.
+ */
 #pragma once
 
 #include <jansson.h>

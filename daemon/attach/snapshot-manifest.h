@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* manifest.json of a plain snapshot, as those who write one see it. */
+/*
+ * manifest.json of a plain snapshot, as those who write one see it.
+ *
+ * Context of all: job.
+ */
 #pragma once
 
 #include "attach/snapshot.h"

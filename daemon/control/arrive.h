@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What every method that brings a guest begins and ends with. */
+/*
+ * What every method that brings a guest begins and ends with.
+ *
+ * Context of all: loop.
+ */
 #pragma once
 
 #include <sys/types.h>

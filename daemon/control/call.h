@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One call of a client, from the moment it is understood to its last reply. */
+/*
+ * One call of a client, from the moment it is understood to its last reply.
+ *
+ * Context of all but call_borrow_fd(): loop; does not block. That one: any.
+ */
 #pragma once
 
 #include <jansson.h>

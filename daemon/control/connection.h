@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One client's socket: frames in, frames out, never blocking, never without bound. */
+/*
+ * One client's socket: frames in, frames out, never blocking, never without bound.
+ *
+ * Context of all: loop.
+ */
 #pragma once
 
 #include <jansson.h>

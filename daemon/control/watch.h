@@ -9,7 +9,7 @@
 struct call;
 struct watch;
 
-/* All on the loop. */
+/* Context of all: loop; allocates. */
 int watch_new(struct watch **ret);
 struct watch *watch_free(struct watch *watch);
 DEFINE_CLEANUP(struct watch, watch_free)

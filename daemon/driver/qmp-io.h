@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One QMP connection as its own room sees it: messages in, messages out, deadlines. */
+/*
+ * One QMP connection as its own room sees it: messages in, messages out, deadlines.
+ *
+ * Context of all: job; block until their deadlines.
+ */
 #pragma once
 
 #include "driver/qmp.h"

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The client's inside, shared by the files of this room only. */
+/*
+ * The client's inside, shared by the files of this room only.
+ *
+ * Context of every function of this room: the one thread that calls ufd_client_*() at that time.
+ */
 #pragma once
 
 #include <jansson.h>

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The demand thread's own state, for the files of this room only. */
+/*
+ * The demand thread's own state, for the files of this room only.
+ *
+ * Context of every function of this room that demand.h does not declare: demand, unless its comment
+ * says otherwise. They do not block, allocate or lock, except that slots_grow() maps larger buffers
+ * when a memory with larger pages is plugged in.
+ */
 #pragma once
 
 #include <pthread.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A mapping: one process's view of a memory. A mapper: that process, with its uffd. */
+/*
+ * A mapping: one process's view of a memory. A mapper: that process, with its uffd.
+ *
+ * Context of all: any.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* /proc/PID/pagemap: what a process's page tables hold. */
+/*
+ * /proc/PID/pagemap: what a process's page tables hold.
+ *
+ * Context of all: any; do not allocate, and take as long as the range has page tables.
+ */
 #pragma once
 
 #include <stdbool.h>

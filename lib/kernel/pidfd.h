@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Processes by fd: no pid is ever trusted twice. */
+/*
+ * Processes by fd: no pid is ever trusted twice.
+ *
+ * Context of all: any; nothing blocks or allocates.
+ */
 #pragma once
 
 #include <stdbool.h>

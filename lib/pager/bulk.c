@@ -148,7 +148,10 @@ static void bulk_watch(struct ufd_pager_guest *paged)
 
 /* ---- the thread ---- */
 
-/* The next guest of the list after @id, held. Guests may come and go between the calls. */
+/*
+ * The next guest of the list after @before, held. Guests may come and go between the calls: a walk
+ * that stands at one that is leaving ends there, and what it missed comes with the next.
+ */
 static struct ufd_pager_guest *bulk_next(struct ufd_pager *pager, struct ufd_pager_guest *before)
 {
 	struct ufd_pager_guest *next;

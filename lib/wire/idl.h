@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Varlink's interface language: parsed, and used to check what a message carries. */
+/*
+ * Varlink's interface language: parsed, and used to check what a message carries.
+ *
+ * Context of all: any; an interface is not changed after idl_parse().
+ */
 #pragma once
 
 #include <jansson.h>

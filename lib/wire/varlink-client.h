@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* A Varlink client that blocks, but never past its deadline. */
+/*
+ * A Varlink client that blocks, but never past its deadline.
+ *
+ * Context of all: one thread at a time for each client.
+ */
 #pragma once
 
 #include <jansson.h>

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Calls, replies and errors of Varlink, as JSON objects. */
+/*
+ * Calls, replies and errors of Varlink, as JSON objects.
+ *
+ * Context of all: any.
+ */
 #pragma once
 
 #include <jansson.h>
