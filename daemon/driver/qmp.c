@@ -254,47 +254,6 @@ int qmp_query_status(struct qmp *qmp, struct qmp_status *ret, struct refusal *re
 	return 0;
 }
 
-static struct qmp_memory memory_from_json(json_t *backend)
-{
-	struct qmp_memory memory = {};
-	const char *id = "";
-	json_int_t size = 0;
-	int share = 0, prealloc = 0;
-
-	json_unpack(backend, "{s?s,s:I,s?b,s?b}", "id", &id, "size", &size, "share", &share,
-		    "prealloc", &prealloc);
-	snprintf(memory.id, sizeof(memory.id), "%s", id);
-	memory.length_bytes = size;
-	memory.is_shared = share;
-	memory.is_prealloc = prealloc;
-	return memory;
-}
-
-int qmp_list_memories(struct qmp *qmp, struct qmp_memory **ret, size_t *ret_n,
-		      struct refusal *refusal)
-{
-	struct qmp_memory *memories;
-	json_t *answer = NULL, *backend;
-	size_t i;
-	int r;
-
-	r = qmp_call(qmp, "query-memdev", NULL, -EBADF, &answer, refusal);
-	if (r)
-		return r;
-
-	memories = calloc(json_array_size(answer) + 1, sizeof(*memories));
-	if (!memories) {
-		json_decref(answer);
-		return refusal_set_errno(refusal, -ENOMEM, "memories not listed");
-	}
-	json_array_foreach(answer, i, backend) memories[i] = memory_from_json(backend);
-
-	*ret = memories;
-	*ret_n = json_array_size(answer);
-	json_decref(answer);
-	return 0;
-}
-
 int qmp_check_pageable(struct qmp *qmp, struct refusal *refusal)
 {
 	json_t *answer = NULL, *entry;

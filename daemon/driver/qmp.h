@@ -57,18 +57,6 @@ struct qmp_status {
 };
 int qmp_query_status(struct qmp *qmp, struct qmp_status *ret, struct refusal *refusal);
 
-/* Readable. One `-object memory-backend-*`. */
-struct qmp_memory {
-	char id[64]; /* "" for memory that QEMU made without an object */
-	uint64_t length_bytes;
-	bool is_shared;	  /* only such memory stays out of saved device state */
-	bool is_prealloc; /* its pages exist before anybody can page them */
-};
-
-/* @ret is owned by the caller: free(). */
-int qmp_list_memories(struct qmp *qmp, struct qmp_memory **ret, size_t *ret_n,
-		      struct refusal *refusal);
-
 /**
  * qmp_check_pageable() - is there anything in QEMU that would fight with a pager
  *
