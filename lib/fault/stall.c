@@ -68,8 +68,9 @@ void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int 
 	entry->delay_ns = min_u64(entry->delay_ns * 2, STALL_MAX_NS);
 	entry->retry_at_ns = demand->now_ns + entry->delay_ns;
 	if (demand->config.policy != POLICY_STALL && !entry->is_past_deadline)
-		entry->retry_at_ns = min_u64(entry->retry_at_ns,
-					     clock_add_ns(entry->since_ns, demand->config.deadline_ns));
+		entry->retry_at_ns = min_u64(
+			entry->retry_at_ns,
+			clock_add_ns(entry->since_ns, demand->config.deadline_ns));
 	stalls->next_ns = min_u64(stalls->next_ns, entry->retry_at_ns);
 }
 
