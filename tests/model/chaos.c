@@ -163,6 +163,32 @@ static void act_owner_writes(void)
 		engine_command(COMMAND_WRITTEN, memory, pages, false);
 }
 
+/* May the owner put something into this page that the engine has not filled? */
+static bool is_unfilled(const struct area *area, uint64_t page, unsigned int state)
+{
+	const struct model_memory *memory = area_memory(area);
+	uint64_t at = area->first_page + page;
+
+	return engine_page_state(memory, at) == state && area->is_mapped[page] &&
+	       area->ptes[page].kind == PTE_NONE && memory->source_kind != SOURCE_KIND_BACKING &&
+	       !memory->file.pages[at].is_cached && !memory->expected[at].n_discards &&
+	       at < memory->file.n_pages;
+}
+
+/* Any such page. Return: false if there is none. */
+static bool find_unfilled(const struct area *area, uint64_t *ret_page)
+{
+	unsigned int state = chance_below(3) ? PAGE_FILLING : PAGE_ABSENT;
+	uint64_t start = chance_below(area->n_pages);
+
+	for (uint64_t i = 0; i < area->n_pages; i++) {
+		*ret_page = (start + i) % area->n_pages;
+		if (is_unfilled(area, *ret_page, state))
+			return true;
+	}
+	return false;
+}
+
 /*
  * The owner fills a page by its own duplicate of the userfaultfd, protected, and a thread writes it
  * before the engine hears of it: a wp fault of an absent page, or one that is being filled.
@@ -171,38 +197,22 @@ static void act_owner_fills(void)
 {
 	struct thread *thread = any_thread();
 	struct area *area = any_area();
-	uint64_t page = 0, at = 0, token = ++world.next_token << 8 | 0x55;
+	uint64_t page, at, token = ++world.next_token << 8 | 0x55;
 	struct model_memory *memory;
 
 	if (!area || !area->is_armed || !area->is_open || thread->state != THREAD_IDLE ||
 	    thread->process != area->process || world.processes[area->process].n_changing ||
-	    world.processes[area->process].is_wp_async)
+	    world.processes[area->process].is_wp_async || !find_unfilled(area, &page))
 		return;
 	memory = area_memory(area);
-	page = chance_below(area->n_pages);
-	/* rather one whose bytes are on their way */
-	for (uint64_t i = 0; i < area->n_pages; i++) {
-		at = area->first_page + (page + i) % area->n_pages;
-		if (engine_page_state(memory, at) == PAGE_FILLING && chance_below(2)) {
-			page = (page + i) % area->n_pages;
-			break;
-		}
-	}
 	at = area->first_page + page;
-	if (engine_page_state(memory, at) > PAGE_FILLING || !area->is_mapped[page] ||
-	    area->ptes[page].kind != PTE_NONE || memory->source_kind == SOURCE_KIND_BACKING ||
-	    memory->file.pages[at].is_cached || memory->expected[at].n_discards ||
-	    at >= memory->file.n_pages)
-		return;
 	if (memory_is_shared(memory) && !memory_poke(memory, at, token, true))
 		return;
 	area->ptes[page] = (struct pte){ memory_is_shared(memory) ? PTE_FILE : PTE_OWN, true,
 					 token };
 	trace("the owner fills page %llu of memory %llu by itself", at, area->memory, 0, 0);
 	oracle_write(memory, at, token);
-	/* who waits may be left to the engine */
-	if (chance_below(2))
-		uffd_wake_threads(area->process, area_address(area, page), memory->page_bytes);
+	uffd_wake_threads(area->process, area_address(area, page), memory->page_bytes);
 	thread_begin(thread, area, page, true);
 	thread_run(thread);
 	for (unsigned int i = 0; i < 3; i++)
@@ -217,13 +227,9 @@ static void act_owner_prefills(void)
 	uint64_t page, at, token = ++world.next_token << 8 | 0x33;
 
 	if (!area || area->is_armed || !area->is_private ||
-	    world.processes[area->process].n_changing)
+	    world.processes[area->process].n_changing || !find_unfilled(area, &page))
 		return;
-	page = chance_below(area->n_pages);
 	at = area->first_page + page;
-	if (engine_page_state(area_memory(area), at) > PAGE_FILLING || !area->is_mapped[page] ||
-	    area->ptes[page].kind != PTE_NONE || area_memory(area)->file.pages[at].is_cached)
-		return;
 	trace("the owner fills page %llu of memory %llu in silence", at, area->memory, 0, 0);
 	area->ptes[page] = (struct pte){ .kind = PTE_OWN, .token = token };
 	oracle_write(area_memory(area), at, token);
@@ -424,9 +430,8 @@ static void act_command(void)
 	}
 }
 
-static void act_track(void)
+void chaos_track(struct model_memory *memory)
 {
-	struct model_memory *memory = any_memory();
 	bool is_calm = !memory->is_tracked && !world.may_graduate;
 
 	for (uint64_t page = 0; page < memory->n_pages; page++)
@@ -445,6 +450,11 @@ static void act_track(void)
 			area_arm(&world.areas[i]);
 }
 
+static void act_track(void)
+{
+	chaos_track(any_memory());
+}
+
 static const struct {
 	void (*act)(void);
 	unsigned int weight;
@@ -453,7 +463,7 @@ static const struct {
 	{ act_chore, 40 },	   { act_discard, 30 },	       { act_swap_out, 30 },
 	{ act_signal, 15 },	   { act_punch, 12 },	       { act_announce, 8 },
 	{ act_foreign_touch, 20 }, { act_foreign_mapping, 4 }, { act_owner_writes, 14 },
-	{ act_owner_fills, 80 },   { act_owner_prefills, 20 }, { act_split, 4 },
+	{ act_owner_fills, 150 },  { act_owner_prefills, 20 }, { act_split, 4 },
 	{ act_unmap, 3 },	   { act_truncate, 3 },	       { act_plug, 4 },
 	{ act_open, 6 },	   { act_machine, 12 },	       { act_crash, 24 },
 	{ act_command, 8 },	   { act_track, 12 },

@@ -337,6 +337,8 @@ void episode_run(uint64_t n_steps)
 	make_world();
 	boot();
 	open_areas();
+	if (chance_below(2))
+		chaos_track(&world.memories[0]);
 	for (uint64_t step = 0; step < n_steps && !engine_has_ended(); step++) {
 		trace_step(step);
 		chaos_step();

@@ -2,12 +2,13 @@
 /*
  * The model test: random schedules against the data plane. See world.h.
  *
- *	model [--seed N] [--steps N] [--expect-failure] [--coverage N]
+ *	model [--seed N] [--steps N] [--expect-failure] [--coverage N] [--trace N]
  *
  * Without --seed the time is the seed. A run is cut into episodes, each with a seed of its own that
  * a failure prints: with it, and the number of steps, the failing episode comes again as the first.
  * --expect-failure is for mutants: success is to be caught. --coverage N: every cell of the decision
- * table must have been met N times. UFD_TEST_SHORT=1 and UFD_TEST_LONG=1 change the steps.
+ * table must have been met N times. --trace N: a failure prints its last N steps (default 50).
+ * UFD_TEST_SHORT=1 and UFD_TEST_LONG=1 change the number of steps.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -17,17 +18,15 @@
 
 #include "world.h"
 
-#define STEPS_SHORT   UINT64_C(300000)
-#define STEPS_CI      UINT64_C(3000000)
+#define STEPS_SHORT   UINT64_C(1000000)
+#define STEPS_CI      UINT64_C(8000000)
 #define STEPS_LONG    (20 * STEPS_CI)
 #define STEPS_EPISODE UINT64_C(2500)
 
 static const struct option options[] = {
-	{ "seed", required_argument, NULL, 's' },
-	{ "steps", required_argument, NULL, 'n' },
-	{ "coverage", required_argument, NULL, 'c' },
-	{ "expect-failure", no_argument, NULL, 'e' },
-	{},
+	{ "seed", required_argument, NULL, 's' },     { "steps", required_argument, NULL, 'n' },
+	{ "coverage", required_argument, NULL, 'c' }, { "expect-failure", no_argument, NULL, 'e' },
+	{ "trace", required_argument, NULL, 't' },    {},
 };
 
 static uint64_t number(const char *text)
@@ -75,6 +74,8 @@ int main(int argc, char **argv)
 			n_steps = number(optarg);
 		else if (option == 'c')
 			n_wanted = number(optarg);
+		else if (option == 't')
+			trace_length(number(optarg));
 		else if (option == 'e')
 			is_failure_wanted = true;
 		else

@@ -8,8 +8,7 @@
 
 #include "world.h"
 
-#define N_ENTRIES	200048
-#define N_STEPS_PRINTED (getenv("MODEL_STEPS") ? strtoull(getenv("MODEL_STEPS"), NULL, 0) : 50)
+#define N_ENTRIES 131072
 
 static struct {
 	const char *format;
@@ -17,6 +16,7 @@ static struct {
 } entries[N_ENTRIES];
 static uint64_t n_entries;
 static uint64_t replay_seed, last_step;
+static uint64_t n_steps_printed = 50;
 static bool is_wanted;
 
 void trace(const char *format, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
@@ -42,15 +42,22 @@ void trace_replay(uint64_t seed, bool is_failure_wanted)
 	n_entries = 0;
 }
 
+void trace_length(uint64_t n_steps)
+{
+	n_steps_printed = n_steps;
+}
+
 static void print_entries(void)
 {
 	uint64_t first = n_entries > N_ENTRIES ? n_entries - N_ENTRIES : 0;
+	bool is_recent = false;
 
 	for (uint64_t i = first; i < n_entries; i++) {
 		const uint64_t *v = entries[i % N_ENTRIES].values;
 		const char *format = entries[i % N_ENTRIES].format;
 
-		if (!format && v[0] + N_STEPS_PRINTED < last_step)
+		is_recent |= !format && v[0] + n_steps_printed >= last_step;
+		if (!is_recent)
 			continue;
 		if (!format) {
 			fprintf(stderr, "# step %llu at %llu ns\n", (unsigned long long)v[0],

@@ -195,6 +195,8 @@ void trace_step(uint64_t step);
 _Noreturn void model_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* How the run may be repeated, for the failure's message; and whether it is what we want. */
 void trace_replay(uint64_t seed, bool is_failure_wanted);
+/* How many steps a failure prints. */
+void trace_length(uint64_t n_steps);
 
 /* ---- fake-memory.c: page tables, files ---- */
 
@@ -312,6 +314,8 @@ unsigned int coverage_report(uint64_t n_wanted);
 
 /* One thing happens: to the guest, the engine, or the machine. */
 void chaos_step(void);
+/* Arm a tracker on it, if nothing stands against it. */
+void chaos_track(struct model_memory *memory);
 /* Forget announcements of a former episode. */
 void chaos_reset(void);
 /* Set a world up, @n_steps of chaos, then calm: everybody must get what he waits for. */
