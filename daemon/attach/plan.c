@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 
 #include "base/units.h"
-#include "kernel/backing.h"
 #include "kernel/proc-maps.h"
 #include "refusal.h"
 

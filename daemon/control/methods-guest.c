@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/units.h"
 #include "control/call-job.h"
 #include "control/control.h"
 #include "control/guest-json.h"

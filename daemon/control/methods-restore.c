@@ -12,7 +12,6 @@
 #include "control/arrive.h"
 #include "control/call-job.h"
 #include "control/control.h"
-#include "control/guest-json.h"
 #include "control/method.h"
 #include "control/methods-guest.h"
 #include "control/progress.h"

@@ -27,7 +27,6 @@
 
 #include "kernel/pagemap.h"
 #include "kernel/proc-maps.h"
-#include "kernel/uapi.h"
 #include "kernel/uffd.h"
 
 #define STEP_BYTES	(64 * MIB)

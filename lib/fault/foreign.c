@@ -14,7 +14,6 @@
 
 #include "fault/fill.h"
 #include "kernel/backing.h"
-#include "kernel/uffd.h"
 
 void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page)
 {

@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "fault/fill.h"
 #include "kernel/backing.h"
-#include "kernel/pagemap.h"
 #include "kernel/uffd.h"
 
 /* Outcomes of a page that is resolved on the spot: nothing is remembered, the fault comes again if
