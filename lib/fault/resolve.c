@@ -25,6 +25,16 @@ static void fill_later(struct demand *demand, struct mapping *mapping, uint64_t 
 			 fill_range(mapping, (struct page_range){ page, 1 }));
 		return;
 	}
+	if (outcome == UFFD_POISONED) {
+		/* The memory under the file is broken: SIGBUS, as the kernel does where it maps. */
+		if (!memory_is_poisoned(mapping->memory, page)) {
+			count_add(&demand->counters.poisoned_pages, 1);
+			demand_tell(demand, UFD_EVENT_POISONED, mapping->memory, page, 1);
+		}
+		(void)memory_add_poisoned(mapping->memory, demand->guest->ledger, page);
+		stall_put_poison(demand, mapping, page);
+		return;
+	}
 	fill_wake(demand, mapping, (struct page_range){ page, 1 });
 }
 
