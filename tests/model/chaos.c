@@ -263,6 +263,27 @@ static void act_foreign_touch(void)
 	}
 }
 
+/* A page of the file that nobody has mapped turns out to be broken. */
+static void act_break(void)
+{
+	struct model_memory *memory = any_memory();
+	uint64_t page = chance_below(memory->n_pages);
+
+	if (!memory_is_shared(memory) || !memory->file.pages[page].is_cached || chance_below(8))
+		return;
+	for (unsigned int i = 0; i < N_AREAS; i++) {
+		const struct area *area = &world.areas[i];
+
+		if (area->is_used && area_memory(area) == memory &&
+		    page - area->first_page < area->n_pages &&
+		    area->ptes[page - area->first_page].kind == PTE_FILE)
+			return;
+	}
+	trace("page %llu of memory %llu breaks", page, (uint64_t)(memory - world.memories), 0, 0);
+	memory->file.pages[page].is_broken = true;
+	oracle_trouble(memory, page, 1);
+}
+
 static void act_foreign_mapping(void)
 {
 	struct file *file = &any_memory()->file;
@@ -459,14 +480,30 @@ static const struct {
 	void (*act)(void);
 	unsigned int weight;
 } acts[] = {
-	{ act_engine, 320 },	   { act_run_thread, 330 },    { act_source, 70 },
-	{ act_chore, 40 },	   { act_discard, 30 },	       { act_swap_out, 30 },
-	{ act_signal, 15 },	   { act_punch, 12 },	       { act_announce, 8 },
-	{ act_foreign_touch, 20 }, { act_foreign_mapping, 4 }, { act_owner_writes, 14 },
-	{ act_owner_fills, 150 },  { act_owner_prefills, 20 }, { act_split, 4 },
-	{ act_unmap, 3 },	   { act_truncate, 3 },	       { act_plug, 4 },
-	{ act_open, 6 },	   { act_machine, 12 },	       { act_crash, 24 },
-	{ act_command, 8 },	   { act_track, 12 },
+	{ act_engine, 320 },
+	{ act_run_thread, 330 },
+	{ act_source, 70 },
+	{ act_chore, 40 },
+	{ act_discard, 30 },
+	{ act_swap_out, 30 },
+	{ act_signal, 15 },
+	{ act_punch, 12 },
+	{ act_announce, 8 },
+	{ act_foreign_touch, 20 },
+	{ act_foreign_mapping, 4 },
+	{ act_break, 6 },
+	{ act_owner_writes, 14 },
+	{ act_owner_fills, 150 },
+	{ act_owner_prefills, 20 },
+	{ act_split, 4 },
+	{ act_unmap, 3 },
+	{ act_truncate, 3 },
+	{ act_plug, 4 },
+	{ act_open, 6 },
+	{ act_machine, 12 },
+	{ act_crash, 24 },
+	{ act_command, 8 },
+	{ act_track, 12 },
 };
 
 void chaos_step(void)

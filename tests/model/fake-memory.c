@@ -76,6 +76,8 @@ static enum touch touch_none(struct area *area, uint64_t page, bool is_write, ui
 			*ret_flags |= UFFD_PAGEFAULT_FLAG_MINOR;
 		return TOUCH_WAITS;
 	}
+	if (has_file && cached->is_broken)
+		return TOUCH_SIGNAL;
 	if (has_file && !cached->is_cached && (!area->is_private || !is_write) &&
 	    !file_allocate(memory, area->first_page + page, 0))
 		return TOUCH_SIGNAL;
@@ -190,6 +192,7 @@ bool memory_poke(struct model_memory *memory, uint64_t page, uint64_t token, boo
 		return false;
 	cached->token = token;
 	cached->is_foreign = false;
+	cached->is_broken = false;
 	cached->is_data = is_data || memory->kind == BACKING_HUGETLB;
 	return true;
 }

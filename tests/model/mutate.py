@@ -49,6 +49,7 @@ MUTATIONS = {
         'is_zero && cause != CAUSE_DEMAND ? pages.count : 0')]),
     'poison-stops-at-marker': ('stall.c', [(
         'if (uffd_write_protect(mapping->mapper->uffd, range, false) == 0)', 'if (false)')]),
+    'broken-page-spins': ('resolve.c', [('if (outcome == UFFD_POISONED) {', 'if (false) {')]),
     'owner-writes-unheard': ('command.c', [('''	if (n)
 		command_wake(demand, command);
 ''', '')]),
