@@ -26,9 +26,7 @@ struct fault_counters {
 	_Atomic uint64_t exhausted;
 	_Atomic uint64_t wakes;
 	_Atomic uint64_t retries;
-	_Atomic uint64_t parked;
 	_Atomic uint64_t poisoned_pages;
-	_Atomic uint64_t notices_lost;
 	struct histogram demand_latency; /* message read to page filled */
 };
 

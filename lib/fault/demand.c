@@ -45,10 +45,8 @@ void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, ui
 				 .offset_bytes = memory ? page * memory->page_bytes : 0,
 				 .value = value };
 
-	if (demand->n_lost || !notice_queue(demand, &notice)) {
+	if (demand->n_lost || !notice_queue(demand, &notice))
 		demand->n_lost++;
-		count_add(&demand->counters.notices_lost, 1);
-	}
 }
 
 /* Once there is room again: how many were lost, and anew what somebody waits for. */

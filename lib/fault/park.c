@@ -17,7 +17,6 @@ void park_add(struct demand *demand, struct mapper *mapper, struct hva_range ran
 {
 	struct park *park = &demand->park;
 
-	count_add(&demand->counters.parked, 1);
 	if (park->wake_at_ns == UINT64_MAX)
 		park->wake_at_ns = demand->now_ns + park->delay_ns;
 
