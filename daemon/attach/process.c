@@ -87,7 +87,11 @@ static int refuse_traced(struct refusal *refusal, pid_t pid, const char *status)
 		      tracer, name);
 }
 
-int process_check(pid_t pid, struct refusal *refusal)
+/*
+ * Says no to ourselves, kernel threads, zombies and the dead, and to what a tracer holds; the rest
+ * shows only by trying.
+ */
+static int check_process(pid_t pid, struct refusal *refusal)
 {
 	const char *state;
 	char text[16384];
@@ -333,7 +337,7 @@ int process_attach(pid_t pid, const struct process_opts *opts, struct process_at
 	struct inject_reply reply;
 	int r;
 
-	r = process_check(pid, refusal);
+	r = check_process(pid, refusal);
 	if (r == 0)
 		r = open_pidfd(pid, opts, &pidfd, refusal);
 	if (r < 0)

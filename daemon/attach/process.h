@@ -49,12 +49,12 @@ struct process_attachment {
  * @ret: owned by the caller; process_attachment_done()
  *
  * The process keeps a copy, so that our death means stalled faults, not zeros. All tracing is done
- *by the helper program: if this process dies before the function returns, the helper either has not
- * begun, or finishes and closes the copy again.
+ * by the helper program: if this process dies before the function returns, the helper either has
+ * not begun, or finishes and closes the copy again.
  *
  * Context: job; waits for at most the timeout and a second.
  * Return:  0, or -ECANCELED with @refusal set: io.ufd.guest.CannotAttach (traced, seccomp, hung,
- *gone, not permitted, ...), io.ufd.manager.NotSupported, io.ufd.manager.SystemError.
+ *	    gone, not permitted, ...), io.ufd.manager.NotSupported, io.ufd.manager.SystemError.
  */
 int process_attach(pid_t pid, const struct process_opts *opts, struct process_attachment *ret,
 		   struct refusal *refusal);
@@ -74,16 +74,6 @@ int process_detach(const struct process_attachment *attachment, const struct pro
 
 /* Closes our fds only. Takes PROCESS_ATTACHMENT_NONE. */
 void process_attachment_done(struct process_attachment *attachment);
-
-/**
- * process_check() - can this process be attached at all
- *
- * Says no to ourselves, kernel threads, zombies and the dead, and to what a tracer holds; the rest
- * shows only by trying. process_attach() calls it.
- *
- * Context: job. Return: 0, or -ECANCELED with @refusal set.
- */
-int process_check(pid_t pid, struct refusal *refusal);
 
 /**
  * process_find_device() - /dev/userfaultfd among a process's fds, as QMP getfd leaves it there
@@ -120,8 +110,8 @@ struct process_memories {
 /**
  * process_find_memories() - choose the memories to page
  * @matches: each a name as in /proc/PID/maps (" (deleted)" and "/memfd:" may be left out),
- *`inode:N`, or `size:BYTES` of a mapping, which finds anonymous memory too. Each must find
- *something. None: every shared writable mapping of a memfd, tmpfs or hugetlbfs file
+ *	     `inode:N`, or `size:BYTES` of a mapping, which finds anonymous memory too. Each must
+ *	     find something. None: every shared writable mapping of a memfd, tmpfs or hugetlbfs file
  * @ret:     owned by the caller; process_memories_done()
  *
  * Refuses mappings that another userfaultfd holds, and kinds that userfaultfd cannot serve.
