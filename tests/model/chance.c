@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Random numbers that a seed repeats (splitmix64). */
-#include "world.h"
+#include "parties.h"
 
 static uint64_t state;
 

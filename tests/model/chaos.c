@@ -2,7 +2,7 @@
 /* What may happen to a guest, its engine and its machine; one thing at a time, by chance. */
 #include "fault/command.h"
 #include "guest/page-state.h"
-#include "world.h"
+#include "parties.h"
 
 #define N_ANNOUNCEMENTS 16
 

@@ -7,7 +7,7 @@
 
 #include "fault/decide.h"
 #include "guest/memory.h"
-#include "world.h"
+#include "parties.h"
 
 /* Rows: missing, minor, wp. Columns: absent, filling, present, removed. */
 static const enum fault_action wanted[FAULT_KINDS][PAGE_STATES] = {

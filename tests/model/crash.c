@@ -12,7 +12,7 @@
 
 #include "guest/ledger.h"
 #include "guest/page-state.h"
-#include "world.h"
+#include "parties.h"
 
 static unsigned char *ledger, *kept;
 static size_t n_bytes;

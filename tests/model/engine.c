@@ -6,7 +6,7 @@
 
 #include "fault/engine.h"
 #include "kernel/uapi.h"
-#include "world.h"
+#include "parties.h"
 
 static struct guest *guest;
 static struct demand *demand;

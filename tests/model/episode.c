@@ -7,7 +7,7 @@
 #include "fault/command.h"
 #include "fault/demand.h"
 #include "guest/page-state.h"
-#include "world.h"
+#include "parties.h"
 
 #define N_TURNS_CALM 20000
 

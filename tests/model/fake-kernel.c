@@ -6,7 +6,7 @@
 #include "kernel/backing.h"
 #include "kernel/pagemap.h"
 #include "kernel/pidfd.h"
-#include "world.h"
+#include "parties.h"
 
 uint64_t clock_now_ns(void)
 {

@@ -2,7 +2,7 @@
 /* The fake kernel's page tables and page cache, and what an access to them does. */
 #include <linux/userfaultfd.h>
 
-#include "world.h"
+#include "parties.h"
 
 struct world world;
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "world.h"
+#include "parties.h"
 
 /* ---- fds and waiting threads ---- */
 

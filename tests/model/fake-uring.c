@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/units.h"
-#include "world.h"
+#include "parties.h"
 
 #define N_OPERATIONS 128
 

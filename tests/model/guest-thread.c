@@ -3,7 +3,7 @@
 #include <linux/userfaultfd.h>
 
 #include "guest/memory.h"
-#include "world.h"
+#include "parties.h"
 
 static uint64_t number_of(const struct thread *thread)
 {

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "source/kinds.h"
-#include "world.h"
+#include "parties.h"
 
 #define N_PENDING 64
 

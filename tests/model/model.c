@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "world.h"
+#include "parties.h"
 
 #define STEPS_SHORT   UINT64_C(1000000)
 #define STEPS_CI      UINT64_C(8000000)

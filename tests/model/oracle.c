@@ -10,7 +10,7 @@
  * - a hole punched by nobody knows whom into a page that is absent: the engine cannot know.
  */
 #include "guest/page-state.h"
-#include "world.h"
+#include "parties.h"
 
 static uint64_t number_of(const struct model_memory *memory)
 {

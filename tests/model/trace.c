@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "world.h"
+#include "parties.h"
 
 #define N_ENTRIES 131072
 
@@ -91,8 +91,10 @@ void model_fail(const char *format, ...)
 	_exit(is_wanted ? 0 : 1);
 }
 
+#ifndef NDEBUG
 /* Assertions of the code under test are findings like any other. */
 void __assert_fail(const char *text, const char *file, unsigned int line, const char *function)
 {
 	model_fail("assertion %s in %s() (%s:%u)", text, function, file, line);
 }
+#endif
