@@ -84,7 +84,6 @@ static int run_child(int memfd, int to_parent, int from_parent)
 int main(void)
 {
 	UFD_OPTS(ufd_pager_opts, pager_opts, .on_event = on_event);
-	UFD_OPTS(ufd_pager_guest_opts, guest_opts, .is_user_mode = 1);
 	UFD_OPTS(ufd_source_ops, ops, .length = LENGTH, .read = read_bytes);
 	int to_child[2], to_parent[2], uffd, pidfd, status,
 		memfd = memfd_create("ram", MFD_CLOEXEC);
@@ -108,7 +107,7 @@ int main(void)
 
 	check(ufd_pager_new(&pager, &pager_opts), "engine");
 	check(ufd_source_new(&source, &ops, NULL), "source");
-	check(ufd_pager_guest_new(pager, &guest, "child", &guest_opts), "guest");
+	check(ufd_pager_guest_new(pager, &guest, "child", NULL), "guest");
 	check(ufd_pager_guest_add_mapper(guest, uffd, pidfd, -1, &mapper), "process");
 	UFD_OPTS(ufd_pager_memory_opts, memory_opts, .name = "ram", .length = LENGTH,
 		 .source = source, .backing = memfd, .kind = UFD_MEMORY_SHMEM);

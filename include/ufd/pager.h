@@ -188,7 +188,7 @@ enum ufd_populated {
  * @no_background:	1: fill only what is demanded or prefetched
  * @cpu:		1 + the CPU the demand thread stays on, 0 is anywhere
  * @nice:		nice value of the demand thread; needs CAP_SYS_NICE below 0, else it stays 0
- * @is_user_mode:	1: the uffds are user-mode-only (toy VMMs; never for KVM)
+ * @reserved:		0
  */
 struct ufd_pager_guest_opts {
 	size_t size;
@@ -203,7 +203,7 @@ struct ufd_pager_guest_opts {
 	uint32_t no_background;
 	uint32_t cpu;
 	int32_t nice;
-	uint32_t is_user_mode;
+	uint32_t reserved;
 };
 #define UFD_NO_WINDOW UINT64_MAX
 
