@@ -82,6 +82,8 @@ static int take_shared(struct session *session, int *argc, char **argv)
 		if (strcmp(word, "--") == 0) {
 			while (i < *argc)
 				argv[n++] = argv[i++];
+		} else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+			exit(print_help());
 		} else if (strcmp(word, "-j") == 0 || strcmp(word, "--json") == 0) {
 			(void)parse_json_style(NULL, &session->json);
 		} else if (strncmp(word, "--json=", 7) == 0) {
@@ -154,8 +156,6 @@ int main(int argc, char **argv)
 		return status;
 	if (argc < 2)
 		return session_usage("what shall I do?");
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
-		return print_help();
 	if (strcmp(argv[1], "--version") == 0) {
 		puts("ufdctl " UFD_VERSION);
 		return EXIT_DONE;

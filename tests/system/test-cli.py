@@ -72,6 +72,7 @@ def usage_errors():
     refused("no verb is a usage error", 2, "what shall I do")
     refused("an unknown verb is named", 2, "'gest'", "gest")
     refused("an object wants a verb", 2, "wants a verb", "guest")
+    refused("help is given behind a verb, too", 0, "Verbs:", "guest", "attach", "--help")
     refused("an unknown verb of an object is named", 2, "'lost'", "guest", "lost")
     refused("attach wants a source", 2, "--source", "guest", "attach", "g", "--pid", "1")
     refused("attach wants a process", 2, "--pid", "guest", "attach", "g", "--source", "zero")
