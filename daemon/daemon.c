@@ -178,7 +178,7 @@ static void on_drained(void *userdata, size_t n_left)
 	daemon->n_left = n_left;
 	if (n_left)
 		log_error(LOG_FIELDS(),
-			  "%zu guests still have absent pages: they wait for the next ufdd",
+			  "%zu guests still have absent pages: they are left as they are, and wait",
 			  n_left);
 	event_base_loopexit(daemon->base, NULL);
 }

@@ -23,8 +23,12 @@ struct settings;
  */
 int arrive_settings(struct control *control, struct call *call, struct settings *ret);
 
-/* Take the name. Return: 0 with a reference, or -ECANCELED with GuestExists, InvalidParameter,
- * LimitReached. */
+/*
+ * Take the name.
+ *
+ * Return: 0 with a reference; 1 if the guest of that name is just leaving: the method will run again;
+ *	   or -ECANCELED with GuestExists, InvalidParameter, LimitReached.
+ */
 int arrive_register(struct control *control, struct call *call, const char *name,
 		    const struct settings *settings, struct registration **ret,
 		    struct refusal *refusal);
