@@ -475,6 +475,8 @@ static int run(const struct options *options)
 		pthread_join(workers[i].thread, NULL);
 	report(&toy);
 	ufd_client_free(toy.client);
+	for (unsigned int i = 0; i < toy.n_memories; i++)
+		free(toy.memories[i].generations);
 	return toy.n_wrong ? 1 : 0;
 }
 
