@@ -14,7 +14,6 @@
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
-#define EXPORT		     __attribute__((visibility("default")))
 #define WINDOW_DEFAULT_BYTES (64 * KIB)
 #define SLEEP_MAX_NS	     NSEC_PER_SEC
 #define UNREGISTER_BYTES     (64 * MIB)

@@ -14,7 +14,6 @@
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
-#define EXPORT	       __attribute__((visibility("default")))
 #define PAGE_MAX_BYTES GIB
 
 static int fd_duplicate(int *ret, int fd)

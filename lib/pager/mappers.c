@@ -8,8 +8,6 @@
 #include "kernel/proc-maps.h"
 #include "pager/paged.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 static const struct mapper *mapper_of_pid(const struct guest *guest, pid_t pid)
 {
 	for (uint32_t i = 0; i < guest->n_mappers; i++)

@@ -13,6 +13,9 @@
 
 #define N_TOLD_PIDS 16
 
+/* A function of ufd/pager.h. */
+#define EXPORT __attribute__((visibility("default")))
+
 struct ufd_pager_guest {
 	struct ufd_pager *pager;
 	struct ufd_pager_guest *next; /* in pager->guests; under pager->lock */
@@ -22,15 +25,15 @@ struct ufd_pager_guest {
 	struct memory *forgotten;	      /* replaced; notices under way may still name them */
 
 	/*
-	 * Who changes mappers, memories or the view holds @model_lock; so do bulk threads while
-	 * they look at them. The demand thread never takes it.
+	 * Who changes mappers, memories or the view holds @model_lock; so does the bulk thread while
+	 * it looks at them. The demand thread never takes it.
 	 */
 	pthread_mutex_t model_lock;
 	struct guest *guest;	       /* owned */
 	struct demand *_Atomic demand; /* owned; NULL before start, then for ever the same */
 
 	/* under pager->lock */
-	unsigned int n_users; /* bulk threads that hold a pointer */
+	unsigned int n_users; /* 1 while the bulk thread holds a pointer */
 	bool is_leaving;
 
 	/* under model_lock, by the bulk thread */
@@ -71,7 +74,7 @@ void paged_unregister(const struct mapping *mapping);
 
 int bulk_start(struct ufd_pager *pager);
 void bulk_stop(struct ufd_pager *pager);
-/* Wait until no bulk thread uses the guest any more; it is out of the list. */
+/* Wait until the bulk thread uses the guest no more; it is out of the list. */
 void bulk_let_go(struct ufd_pager_guest *paged);
 /* Sleep until pager->changed, or @until_ns. Holding pager->lock. Return: false when time is over.
  */

@@ -14,8 +14,6 @@
 #include "source/kinds.h"
 #include "source/spec.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *given)
 {
 	struct ufd_pager *pager;

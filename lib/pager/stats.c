@@ -5,8 +5,6 @@
 
 #include "pager/paged.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 static const uint32_t kinds[] = {
 	[BACKING_ANON] = UFD_MEMORY_ANON,
 	[BACKING_SHMEM] = UFD_MEMORY_SHMEM,
