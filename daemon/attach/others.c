@@ -83,6 +83,12 @@ static int attach_one(struct paging *paging, const struct plan_memory *memory,
 	if (attachment.uffd >= 0)
 		paging_keep_attachment(paging, &attachment);
 	paging_unlock(paging);
+	if (attachment.uffd >= 0) {
+		_cleanup_(refusal_done) struct refusal ignored = {};
+
+		/* it did not become a mapper: nothing of ours stays in it */
+		process_detach(&attachment, &opts, &ignored);
+	}
 	return r;
 }
 
