@@ -60,7 +60,10 @@ static void bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
 	(void)paged_command(paged, &verdict);
 }
 
-/* Nothing is absent: registration costs the guest something and brings it nothing any more. */
+/*
+ * Nothing is absent: registration costs the guest something and brings it nothing any more. But for
+ * poisoned pages: a discard clears the marker, and only a registered page can be poisoned again.
+ */
 static void bulk_graduate(struct ufd_pager_guest *paged)
 {
 	struct guest *guest = paged->guest;
@@ -68,7 +71,9 @@ static void bulk_graduate(struct ufd_pager_guest *paged)
 
 	pthread_mutex_lock(&paged->model_lock);
 	for (uint32_t i = 0; i < guest->n_memories; i++)
-		is_complete &= count_get(&guest->memories[i]->n_absent) == 0 ||
+		is_complete &= (count_get(&guest->memories[i]->n_absent) == 0 &&
+				!count_get(
+					&demand_counters(paged_demand(paged))->poisoned_pages)) ||
 			       !guest_view_has_memory(guest->view, guest->memories[i]);
 	for (uint32_t i = 0; is_complete && i < guest->n_memories; i++) {
 		struct command command = { .kind = COMMAND_GRADUATE, .memory = guest->memories[i] };

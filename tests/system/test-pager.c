@@ -14,6 +14,8 @@
 
 #include "base/units.h"
 #include "kernel/backing.h"
+#include "kernel/features.h"
+#include "kernel/uapi.h"
 #include "support/hugepages.h"
 #include "support/paged-child.h"
 #include "support/unit.h"
@@ -433,6 +435,32 @@ START_TEST(a_page_that_cannot_be_had_stalls_and_comes_when_it_can)
 }
 END_TEST
 
+START_TEST(policy_poison_raises_sigbus_after_the_deadline)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = 1, .policy = UFD_POLICY_POISON,
+		 .deadline_ns = 20 * NSEC_PER_MSEC, .window_bytes = UFD_NO_WINDOW);
+	UFD_OPTS(ufd_source_ops, ops, .length = 2 * 4096, .read = broken_read);
+	UFD_OPTS(ufd_guest_stats, stats);
+	struct broken broken = { -EIO };
+	struct fixture fixture = {};
+
+	if (!(features_get()->uffd & UFFD_FEATURE_POISON))
+		unit_skip("UFFDIO_POISON needs Linux 6.6");
+	start_child(&fixture, CHILD_SHMEM, 2 * 4096);
+	ck_assert_int_eq(ufd_source_new(&fixture.source, &ops, &broken), 0);
+	ck_assert_int_eq(fixture_build(&fixture, CHILD_SHMEM, &opts), 0);
+	child_begin(&fixture.child, 1, CHILD_SEQUENTIAL, false); /* it dies of SIGBUS */
+	wait_event(&fixture, UFD_EVENT_POISONED);
+	broken.error = 0;
+	ck_assert_uint_eq(child_result(&fixture.child), UINT64_MAX);
+	wait_event(&fixture, UFD_EVENT_ENDED);
+	ufd_pager_guest_stats(fixture.guest, &stats);
+	ck_assert_uint_eq(stats.poisoned_pages, 1);
+	ck_assert_uint_eq(stats.is_graduated, 0);
+	fixture_done(&fixture);
+}
+END_TEST
+
 START_TEST(policy_kill_ends_the_process_after_the_deadline)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = 1, .policy = UFD_POLICY_KILL,
@@ -467,6 +495,7 @@ int main(void)
 			  what_exists_already_is_refused_punched_or_kept, 3 },
 			UNIT(the_end_of_the_process_is_told),
 			UNIT(a_page_that_cannot_be_had_stalls_and_comes_when_it_can),
+			UNIT(policy_poison_raises_sigbus_after_the_deadline),
 			UNIT(policy_kill_ends_the_process_after_the_deadline),
 			{},
 		});
