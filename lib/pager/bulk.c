@@ -155,14 +155,14 @@ static void bulk_watch(struct ufd_pager_guest *paged)
 
 /*
  * The next guest of the list after @before, held. Guests may come and go between the calls: a walk
- * that stands at one that is leaving ends there, and what it missed comes with the next.
+ * that stands at one that is leaving has lost its place, and begins anew.
  */
 static struct ufd_pager_guest *bulk_next(struct ufd_pager *pager, struct ufd_pager_guest *before)
 {
 	struct ufd_pager_guest *next;
 
 	pthread_mutex_lock(&pager->lock);
-	next = before && !before->is_leaving ? before->next : (before ? NULL : pager->guests);
+	next = before && !before->is_leaving ? before->next : pager->guests;
 	if (next)
 		next->n_users++;
 	if (before && --before->n_users == 0)
