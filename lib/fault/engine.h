@@ -124,10 +124,12 @@ void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone
 
 void commands_take(struct demand *demand);
 
-/* ---- telling; in demand.c ---- */
+/* ---- tell.c: notices, chores, and what they are about ---- */
 
 void demand_tell(struct demand *demand, uint32_t kind, struct memory *memory, uint64_t page,
 		 int64_t value);
+/* Once there is room again: how many were lost, and anew what somebody waits for. */
+void demand_tell_lost(struct demand *demand);
 void demand_ask(struct demand *demand, enum chore_kind kind, struct memory *memory, uint64_t page);
 /* Pages left absent or filling for good: completion is counted here. */
 void demand_settled(struct demand *demand, struct memory *memory, uint64_t n_pages);

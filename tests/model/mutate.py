@@ -33,7 +33,7 @@ MUTATIONS = {
     'partial-skips-a-page': ('place.c', [(
         'struct page_range done = { run.first, n_done };',
         'struct page_range done = { run.first, n_done + (outcome == UFFD_CHANGING) };')]),
-    'graduate-before-complete': ('demand.c', [(
+    'graduate-before-complete': ('tell.c', [(
         'if (count_get(&memory->n_absent) && guest_view_has_memory(demand->view, memory))',
         'if (count_get(&memory->n_absent) > 3 && guest_view_has_memory(demand->view, memory))')]),
     'source-after-discard': ('messages.c', [(
