@@ -229,7 +229,7 @@ int ufd_client_note_discard(struct ufd_client *client, const char *name, uint64_
 			    uint64_t length)
 {
 	static const char what[] = "cannot announce a discard";
-	struct client_memory *memory;
+	struct client_memory *memory = NULL;
 	int r;
 
 	r = find_noted(client, what, name, offset, length, &memory);

@@ -18,7 +18,6 @@
 #include "kernel/uffd.h"
 #include "kernel/uring.h"
 
-#define GIVE_WAY_NS   (50 * NSEC_PER_USEC)
 #define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
 #define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
 #define STACK_BYTES   (512 * KIB)
@@ -268,20 +267,6 @@ static void demand_place(const struct demand *demand)
 	(void)pthread_setname_np(pthread_self(), "ufd-demand");
 }
 
-/*
- * Between two pieces, while the guest is faulting: whoever was woken by our fills and waits for this
- * very CPU goes first. Without it he waits for the rest of our time slice, milliseconds. Later, when
- * no fault has come for a while, the scheduler's shares are as good as any.
- */
-static void demand_give_way(struct demand *demand)
-{
-	if (demand->now_ns - demand->fault_ns > BACKGROUND_QUIET_NS ||
-	    demand->now_ns - demand->gave_way_ns < GIVE_WAY_NS)
-		return;
-	(void)sched_yield();
-	demand->gave_way_ns = clock_now_ns();
-}
-
 static void *demand_main(void *userdata)
 {
 	struct demand *demand = userdata;
@@ -291,10 +276,6 @@ static void *demand_main(void *userdata)
 	demand_place(demand);
 	while (!demand->must_stop && r == 0) {
 		r = demand_step(demand, &sleep_ns);
-		if (demand->is_working)
-			demand_give_way(demand);
-		else
-			demand->gave_way_ns = demand->now_ns;
 		if (r == 0 && sleep_ns && !demand->must_stop) {
 			bool has_spun = false;
 

@@ -66,7 +66,6 @@ struct demand {
 	const void *zeros;	/* ZEROS_BYTES of untouched zero pages, for COPY */
 	uint64_t now_ns;	/* of this round */
 	uint64_t fault_ns;	/* when the last demand fault was read */
-	uint64_t gave_way_ns;	/* when this CPU was last offered to others, or we slept */
 	uint64_t looked_ns;	/* when completions were last looked at */
 	bool is_working;	/* between pieces: read the uffds without waiting for polls */
 	bool is_recovering;	/* claims of a former process were not taken over yet */

@@ -194,7 +194,7 @@ static int find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offset
 int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offset,
 		      uint64_t *ret_length_bytes)
 {
-	struct backing_info info;
+	struct backing_info info = {};
 	int r;
 
 	r = backing_inspect(fd, &info);
@@ -235,7 +235,7 @@ int backing_punch(int fd, uint64_t offset, uint64_t length_bytes)
  */
 static int write_by_mapping(int fd, uint64_t offset, const void *bytes, uint64_t length_bytes)
 {
-	struct backing_info info;
+	struct backing_info info = {};
 	struct iovec from = { (void *)(uintptr_t)bytes, length_bytes }, to;
 	uint64_t first, length;
 	ssize_t n;

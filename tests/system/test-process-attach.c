@@ -52,8 +52,6 @@ START_TEST(a_lone_thread_is_not_disturbed)
 }
 END_TEST
 
-static const enum busy_role all_roles[_BUSY_N];
-
 /* What we hold and what the process keeps are one file. */
 START_TEST(the_process_keeps_a_copy_until_detach)
 {
@@ -350,8 +348,10 @@ int main(void)
 {
 	return unit_run("process-attach",
 			(struct unit_test[]){
-				UNIT_TABLE(three_hundred_cycles_disturb_nothing, all_roles),
-				UNIT_TABLE(a_lone_thread_is_not_disturbed, all_roles),
+				{ "three_hundred_cycles_disturb_nothing",
+				  three_hundred_cycles_disturb_nothing, _BUSY_N },
+				{ "a_lone_thread_is_not_disturbed", a_lone_thread_is_not_disturbed,
+				  _BUSY_N },
 				UNIT(the_process_keeps_a_copy_until_detach),
 				UNIT(detach_does_not_close_what_is_not_ours),
 				UNIT(detach_from_a_dead_process_succeeds),

@@ -131,8 +131,6 @@ START_TEST(a_device_is_pushed_into_an_unprivileged_process)
 }
 END_TEST
 
-static const enum busy_role all_roles[_BUSY_N];
-
 START_TEST(a_device_that_is_there_is_used)
 {
 	struct process_opts opts = attach_opts;
@@ -264,19 +262,19 @@ END_TEST
 
 int main(void)
 {
-	return unit_run(
-		"process-rights",
-		(struct unit_test[]){
-			UNIT_TABLE(a_device_is_pushed_into_an_unprivileged_process, all_roles),
-			UNIT(a_device_that_is_there_is_used),
-			UNIT(another_file_is_not_taken_for_the_device),
-			UNIT(without_the_device_the_remedy_is_named),
-			UNIT_TABLE(a_full_fd_table_is_named, out_of_fds),
-			UNIT(a_seccomp_filter_is_suspended),
-			UNIT(a_seccomp_filter_that_cannot_be_suspended_is_a_refusal),
-			UNIT(without_seccomp_that_right_is_not_needed),
-			UNIT(a_missing_right_to_trace_is_named),
-			UNIT(a_sandboxed_qemu_is_attached),
-			{},
-		});
+	return unit_run("process-rights",
+			(struct unit_test[]){
+				{ "a_device_is_pushed_into_an_unprivileged_process",
+				  a_device_is_pushed_into_an_unprivileged_process, _BUSY_N },
+				UNIT(a_device_that_is_there_is_used),
+				UNIT(another_file_is_not_taken_for_the_device),
+				UNIT(without_the_device_the_remedy_is_named),
+				UNIT_TABLE(a_full_fd_table_is_named, out_of_fds),
+				UNIT(a_seccomp_filter_is_suspended),
+				UNIT(a_seccomp_filter_that_cannot_be_suspended_is_a_refusal),
+				UNIT(without_seccomp_that_right_is_not_needed),
+				UNIT(a_missing_right_to_trace_is_named),
+				UNIT(a_sandboxed_qemu_is_attached),
+				{},
+			});
 }
