@@ -52,11 +52,11 @@ static const struct {
 	enum handler_loop raw;
 	double gate;
 } faults[] = {
-	{ "shmem minor", RAM_SHMEM, FROM_BACKING, LOOP_RAW_CONTINUE, 1.4 },
-	{ "shmem missing", RAM_SHMEM, FROM_IMAGE, LOOP_RAW_COPY, 1.6 },
-	{ "anon missing", RAM_ANON, FROM_IMAGE, LOOP_RAW_COPY, 1.6 },
-	{ "hugetlb minor", RAM_HUGETLB, FROM_BACKING, LOOP_RAW_CONTINUE, 1.4 },
-	{ "hugetlb missing", RAM_HUGETLB, FROM_IMAGE, LOOP_RAW_COPY, 2.2 },
+	{ "shmem minor", RAM_SHMEM, FROM_BACKING, LOOP_RAW_CONTINUE, 2.0 },
+	{ "shmem missing", RAM_SHMEM, FROM_IMAGE, LOOP_RAW_COPY, 2.0 },
+	{ "anon missing", RAM_ANON, FROM_IMAGE, LOOP_RAW_COPY, 2.0 },
+	{ "hugetlb minor", RAM_HUGETLB, FROM_BACKING, LOOP_RAW_CONTINUE, 2.0 },
+	{ "hugetlb missing", RAM_HUGETLB, FROM_IMAGE, LOOP_RAW_COPY, 3.0 },
 };
 
 static struct arm fault_arm(unsigned int i, uint64_t gap_ns, bool is_quick)
@@ -117,7 +117,7 @@ static void add_explanations(struct rows *rows, bool is_quick, bool is_same_cpu)
 	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem missing, gap 0 us: plain / raw");
 	row->above = by_handler(arm, "plain", LOOP_PLAIN);
 	row->below = by_handler(arm, "raw", LOOP_RAW_COPY);
-	aim(row, false, 1.3, 1.5);
+	aim(row, false, 1.3, 2.0);
 
 	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem zero, gap 0 us: ufdd / raw");
 	arm.source = FROM_ZERO;
@@ -182,9 +182,9 @@ static const struct {
 	unsigned int percent;
 	double target[2], gate[2]; /* on another CPU, on the same */
 } walks[] = {
-	{ "random walk", false, 100, { 5, 1.7 }, { 3.5, 1.3 } },
-	{ "sequential walk", true, 100, { 6, 2.8 }, { 4, 1.8 } },
-	{ "random 5 %", false, SPARSE_PERCENT, { 1.0, 0.75 }, { 0.7, 0.5 } },
+	{ "random walk", false, 100, { 5, 1.7 }, { 3.5, 0.7 } },
+	{ "sequential walk", true, 100, { 6, 2.8 }, { 4, 1.2 } },
+	{ "random 5 %", false, SPARSE_PERCENT, { 1.0, 0.75 }, { 0.5, 0.3 } },
 };
 
 static void add_walks(struct rows *rows, bool is_quick, bool is_same_cpu)
@@ -227,7 +227,7 @@ static void add_fill(struct rows *rows, bool is_quick, enum ram_kind kind, const
 	row->floor = FLOOR_MEMCPY;
 	row->above = by_handler(arm, "raw", loop);
 	row->below = by_ufdd(arm);
-	aim(row, true, target, !target ? 0 : kind == RAM_HUGETLB ? 0.4 : 0.6);
+	aim(row, true, target, !target ? 0 : kind == RAM_HUGETLB ? 0.3 : 0.5);
 }
 
 void groups_restore(struct rows *rows, bool is_quick)
