@@ -244,7 +244,7 @@ static int hot_add(struct ufd_client *client, const struct client_memory *memory
 
 int ufd_client_add_memory(struct ufd_client *client, const struct ufd_client_memory_opts *given)
 {
-	_cleanup_(memory_freep) struct client_memory *memory = NULL;
+	_cleanup_(client_memory_freep) struct client_memory *memory = NULL;
 	struct ufd_client_memory_opts opts;
 	const char *error;
 	struct region region;
@@ -254,7 +254,7 @@ int ufd_client_add_memory(struct ufd_client *client, const struct ufd_client_mem
 	if (r < 0)
 		return client_fail(client, r,
 				   "the memory's options come from a newer library than this one");
-	r = memory_new(&memory, &opts, &error);
+	r = client_memory_new(&memory, &opts, &error);
 	if (r < 0)
 		return client_fail(client, r, "cannot add memory: %s", error);
 	if (!is_text(memory->name) || !is_text(memory->source))

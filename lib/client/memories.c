@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct client_memory *memory_free(struct client_memory *memory)
+struct client_memory *client_memory_free(struct client_memory *memory)
 {
 	if (!memory)
 		return NULL;
@@ -24,7 +24,7 @@ struct client_memory *memory_free(struct client_memory *memory)
 void memories_done(struct memories *memories)
 {
 	for (size_t i = 0; i < memories->n_list; i++)
-		memory_free(memories->list[i]);
+		client_memory_free(memories->list[i]);
 	free(memories->list);
 	*memories = (struct memories){};
 }
@@ -111,10 +111,10 @@ static int check_opts(const struct ufd_client_memory_opts *opts, const char **re
 	return -EINVAL;
 }
 
-int memory_new(struct client_memory **ret, const struct ufd_client_memory_opts *opts,
-	       const char **ret_error)
+int client_memory_new(struct client_memory **ret, const struct ufd_client_memory_opts *opts,
+		      const char **ret_error)
 {
-	_cleanup_(memory_freep) struct client_memory *memory = NULL;
+	_cleanup_(client_memory_freep) struct client_memory *memory = NULL;
 	int r;
 
 	r = check_opts(opts, ret_error);
@@ -228,7 +228,7 @@ bool memories_remove_region(struct memories *memories, struct hva_range range)
 		if (!memory_remove_region(memories->list[i], range))
 			continue;
 		if (memories->list[i]->n_regions == 0) {
-			memory_free(memories->list[i]);
+			client_memory_free(memories->list[i]);
 			memmove(memories->list + i, memories->list + i + 1,
 				(memories->n_list - i - 1) * sizeof(*memories->list));
 			memories->n_list--;

@@ -51,16 +51,16 @@ struct client_memory *memories_find(const struct memories *memories, const char 
 bool memories_overlap(const struct memories *memories, struct hva_range range);
 
 /**
- * memory_new() - a memory without a region
+ * client_memory_new() - a memory without a region
  * @opts:      of any age but already loaded; its address, length and offset are not looked at
  * @ret_error: what is wrong with it, a constant text
  *
  * Return: 0, -EINVAL, -EBADF, -ENOMEM, or -errno of the backing.
  */
-int memory_new(struct client_memory **ret, const struct ufd_client_memory_opts *opts,
-	       const char **ret_error);
-struct client_memory *memory_free(struct client_memory *memory);
-DEFINE_CLEANUP(struct client_memory, memory_free)
+int client_memory_new(struct client_memory **ret, const struct ufd_client_memory_opts *opts,
+		      const char **ret_error);
+struct client_memory *client_memory_free(struct client_memory *memory);
+DEFINE_CLEANUP(struct client_memory, client_memory_free)
 
 /* Is this view whole pages of the memory? */
 bool memory_is_aligned(const struct client_memory *memory, const struct region *region);
