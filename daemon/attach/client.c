@@ -44,6 +44,10 @@ int client_check_uffd(int uffd, json_int_t index, bool is_wp_sync, struct refusa
 		return BAD_FD(refusal, index, "the userfaultfd cannot be inspected: %s",
 			      strerror(-r));
 	}
+	if (features & UFFD_FEATURES_FOREIGN)
+		return BAD_FD(refusal, index,
+			      "the userfaultfd was made with events other than REMOVE, or with "
+			      "SIGBUS: ask UFFDIO_API for less");
 	if (is_wp_sync && (features & UFFD_FEATURE_WP_ASYNC))
 		return BAD_FD(refusal, index,
 			      "the userfaultfd was made with UFFD_FEATURE_WP_ASYNC, which "

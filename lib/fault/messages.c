@@ -53,7 +53,7 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 static void message_apply_event(struct demand *demand, struct mapper *mapper,
 				const struct uffd_msg *message)
 {
-	if (message->event != UFFD_EVENT_REMOVE && message->event != UFFD_EVENT_UNMAP)
+	if (message->event != UFFD_EVENT_REMOVE)
 		return;
 	count_add(&demand->counters.removes, 1);
 	message_remove(demand, mapper,

@@ -39,6 +39,15 @@ enum uffd_fill_flags {
 	UFFD_FILL_NO_WAKE = 1 << 1, /* the caller wakes the range itself */
 };
 
+/*
+ * What a uffd that we page must not have been asked for. FORK hands us an fd for every child, REMAP
+ * moves pages to addresses that we were not told, UNMAP looks like a discard of what other mappings
+ * still show, and with SIGBUS no fault is ever told.
+ */
+#define UFFD_FEATURES_FOREIGN                                                            \
+	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP | \
+	 UFFD_FEATURE_SIGBUS)
+
 /* How userfaultfd is created; the order is the order of preference. */
 enum uffd_way {
 	UFFD_WAY_SYSCALL,   /* needs CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1 */

@@ -38,6 +38,8 @@ EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, i
 	r = uffd_inspect(uffd, &features);
 	if (r < 0)
 		return r;
+	if (features & UFFD_FEATURES_FOREIGN)
+		return -EOPNOTSUPP;
 	r = pidfd_get_pid(pidfd, &pid);
 	if (r < 0)
 		return r;

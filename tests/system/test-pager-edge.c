@@ -439,6 +439,28 @@ START_TEST(pages_larger_than_any_are_refused)
 }
 END_TEST
 
+START_TEST(a_uffd_with_events_that_we_do_not_follow_is_refused)
+{
+	static const uint64_t foreign[] = { UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_UNMAP,
+					    UFFD_FEATURE_SIGBUS };
+	UFD_OPTS(ufd_pager_guest_opts, opts);
+	struct edge edge = {};
+	uint32_t mapper;
+
+	edge_init(&edge, &opts);
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+		int uffd;
+
+		ck_assert_int_eq(uffd_open(&uffd, UFFD_WAY_USER_MODE, foreign[i]), 0);
+		ck_assert_int_eq(
+			ufd_pager_guest_add_mapper(edge.guest, uffd, edge.pidfd, -1, &mapper),
+			-EOPNOTSUPP);
+		close(uffd);
+	}
+	edge_done(&edge);
+}
+END_TEST
+
 START_TEST(larger_pages_come_while_fills_are_under_way)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
@@ -554,6 +576,7 @@ int main(void)
 				UNIT(a_uffd_made_blocking_does_not_block_us),
 				UNIT(a_deadline_that_never_comes_does_not_spin),
 				UNIT(pages_larger_than_any_are_refused),
+				UNIT(a_uffd_with_events_that_we_do_not_follow_is_refused),
 				UNIT(larger_pages_come_while_fills_are_under_way),
 				UNIT(holes_cost_nothing_of_the_rate),
 				UNIT(a_stalled_page_that_turns_out_to_be_a_hole_wakes_its_waiter),
