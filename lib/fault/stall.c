@@ -57,6 +57,7 @@ void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int 
 	if (!entry) {
 		if (stalls->n == 0)
 			demand_tell(demand, UFD_EVENT_STALLED, memory, page, error);
+		stalls->was_any = true;
 		entry = &stalls->entries[stalls->n++];
 		*entry = (struct stalled){ .memory = memory,
 					   .page = page,

@@ -41,6 +41,8 @@ void demand_tell_lost(struct demand *demand)
 	if (!demand->n_lost || !notice_queue(demand, &notice))
 		return;
 	demand->n_lost = 0;
+	if (demand->stalls.was_any && !demand->stalls.n)
+		demand_tell(demand, UFD_EVENT_RECOVERED, NULL, 0, 0);
 	if (demand->is_complete_told)
 		demand_tell(demand, UFD_EVENT_COMPLETED, NULL, 0, 0);
 	if (demand->has_ended)
