@@ -54,6 +54,7 @@ static _Noreturn void map_and_wait(const struct mapper *mapper, bool has_uffd, b
 {
 	const int rw = PROT_READ | PROT_WRITE;
 	struct hva_range ram;
+	char *fenced;
 	int uffd;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -64,9 +65,10 @@ static _Noreturn void map_and_wait(const struct mapper *mapper, bool has_uffd, b
 	map(mapper->file, LENGTH, rw, MAP_SHARED);
 	map(mapper->twin, 3 * PAGE, PROT_READ, MAP_SHARED);
 	map(mapper->twin, 5 * PAGE, rw, MAP_PRIVATE);
-	map(-1, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
-	map(-1, ANON_LENGTH, rw, MAP_PRIVATE | MAP_ANONYMOUS);
-	map(-1, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
+	/* a page without rights on either side: the kernel joins neighbours that are alike */
+	fenced = mmap(NULL, ANON_LENGTH + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (fenced == MAP_FAILED || mprotect(fenced + PAGE, ANON_LENGTH, rw) < 0)
+		_exit(1);
 	if (has_uffd && (uffd_open(&uffd, UFFD_WAY_SYSCALL, 0) < 0 ||
 			 uffd_register(uffd, ram, UFFD_MODE_MISSING | UFFD_MODE_MINOR, NULL) != 0))
 		_exit(1);
