@@ -13,6 +13,7 @@ n_failed=0
 SCRATCH=$(mktemp -d /tmp/ufd-test.XXXXXX) || exit 99
 
 tap_end() {
+	trap '' INT TERM HUP
 	trap - EXIT
 	process_kill_all
 	rm -rf "$SCRATCH"

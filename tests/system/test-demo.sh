@@ -44,11 +44,15 @@ test_interrupted() {
 
 	timeout -k 5 100 scripts/demo --json --no-install --no-build --guest-mib 384 >"$log" 2>&1 </dev/null &
 	pid=$!
-	for ((i = 0; i < 300; i++)); do
+	for ((i = 0; i < 900; i++)); do
 		grep -q READY "$log" && break
 		pause_ms 100
 	done
-	kill -TERM "$pid"
+	# More than one signal, as a terminal or `timeout` sends them: cleaning up must not be cut short.
+	for i in 1 2 3 4 5 6; do
+		kill -TERM "$pid" 2>/dev/null
+		pause_ms $((i * 10))
+	done
 	wait "$pid"
 	grep -q READY "$log" && [ "$(field ok)" = false ] && is_clean
 	tap "an interrupted demo cleans up" $?
