@@ -342,6 +342,119 @@ int ufd_pager_guest_note_write(struct ufd_pager_guest *guest, uint32_t memory, u
  */
 int ufd_pager_guest_finish(struct ufd_pager_guest *guest, uint64_t timeout_ns);
 
+/* ---- outliving this process ------------------------------------------------------------------- */
+
+/*
+ * What must survive of a guest is its ledger (a memfd: page states, messages read and not applied,
+ * what was being put where, mappings, settings) and its handles: file descriptors that cannot be
+ * made again. Whoever keeps duplicates of both beyond the death of this process (a service
+ * manager's fd store) lets a successor adopt the guest. As long as one duplicate of each uffd
+ * exists, faults wait meanwhile; when the last one is closed, absent pages read zero.
+ */
+enum ufd_handle_kind {
+	UFD_HANDLE_UFFD = 1,	/* id: mapper */
+	UFD_HANDLE_PIDFD = 2,	/* id: mapper */
+	UFD_HANDLE_PAGEMAP = 3, /* id: mapper; only if the owner passed one */
+	UFD_HANDLE_BACKING = 4, /* id: memory */
+	UFD_HANDLE_SOURCE = 5,	/* id: memory; only of sources that are a file */
+};
+
+struct ufd_handle {
+	uint32_t kind; /* enum ufd_handle_kind */
+	uint32_t id;
+	int fd;
+	uint32_t reserved;
+};
+#define UFD_MAX_HANDLES 160 /* a guest has fewer: they fit one SCM_RIGHTS message */
+
+/* The ledger, borrowed: an fd of a file that grows and never shrinks. */
+int ufd_pager_guest_ledger(const struct ufd_pager_guest *guest);
+
+/* The handles there are now; their fds are borrowed, until the guest changes. Return: 0, -ENOSPC (@n_handles is too few). */
+int ufd_pager_guest_handles(struct ufd_pager_guest *guest, struct ufd_handle *handles,
+			    size_t n_handles, size_t *ret_n);
+
+/*
+ * Records of the caller's own in the guest's ledger: tags UFD_OWN_TAG to UFD_OWN_TAG + 15, any id.
+ * Replaced as a whole, whole after a crash at any instruction. Return: 0, -ENOSPC (the old record
+ * stands), -EINVAL (tag). Getting: 0 with a copy of at most @n_bytes, -ENOENT; *ret_n is its length.
+ */
+#define UFD_OWN_TAG 64
+int ufd_pager_guest_put_record(struct ufd_pager_guest *guest, uint32_t tag, uint32_t id,
+			       const void *data, size_t n_bytes);
+int ufd_pager_guest_drop_record(struct ufd_pager_guest *guest, uint32_t tag, uint32_t id);
+int ufd_pager_guest_get_record(const struct ufd_pager_guest *guest, uint32_t tag, uint32_t id,
+			       void *data, size_t n_bytes, size_t *ret_n);
+
+/**
+ * struct ufd_pager_adopt_opts - settings of ufd_pager_guest_adopt()
+ * @size:      sizeof this struct, by UFD_OPTS()
+ * @handles:   those that were kept; borrowed, duplicated where used
+ * @n_handles: how many
+ * @refetch:   a handle that is missing: find it elsewhere (the process has a duplicate of its
+ *	       uffd, and maps the backing). NULL: a missing handle is an error. @ret_fd becomes the
+ *	       engine's. Return: 0 or -errno
+ * @userdata:  for the callbacks
+ * @report:    told in a sentence of each thing that does not fit (a record without its fd, an fd
+ *	       without record, a damaged record, a mapping that was only half made); may be NULL
+ */
+struct ufd_pager_adopt_opts {
+	size_t size;
+	const struct ufd_handle *handles;
+	size_t n_handles;
+	int (*refetch)(void *userdata, struct ufd_pager_guest *guest, uint32_t kind, uint32_t id,
+		       int *ret_fd);
+	void (*report)(void *userdata, const char *sentence);
+	void *userdata;
+};
+
+/* What is known of a handle that is missing, for @refetch. Readable. */
+struct ufd_handle_info {
+	size_t size;
+	pid_t pid;	      /* of the mapper; of a memory: the first mapper that shows it */
+	uint64_t start_ticks; /* of that process: the same field of /proc/PID/stat */
+	uint64_t address;     /* where it shows the memory (or the first one of the mapper); 0: nowhere */
+	uint64_t length;
+	uint64_t device, inode; /* of a backing or a source */
+	const char *spec;	/* of a source; valid until the guest is freed */
+};
+int ufd_pager_handle_info(const struct ufd_pager_guest *guest, uint32_t kind, uint32_t id,
+			  struct ufd_handle_info *ret);
+
+/**
+ * ufd_pager_guest_adopt() - a guest from the ledger that a former process left
+ * @ledger:	borrowed, duplicated; nothing is written into it before ufd_pager_guest_start()
+ *
+ * The guest does not run yet: records can be read, and ufd_pager_guest_start() replays what was
+ * read and not applied, takes interrupted fills over, wakes every range and serves. A guest that
+ * never was started by the former process is adopted too: *ret_was_started is 0, and it is the
+ * caller's to free it, which unregisters. Mappings that were only half made are unregistered by the
+ * start. Blocks.
+ *
+ * Return: 0, -EEXIST (name), -EBADMSG (damaged), -EPROTONOSUPPORT (a newer release wrote it), -ESRCH
+ *	   (every process has ended), -EBADF (a handle is missing), -ESTALE (a source is no longer
+ *	   what it was), -ENOMEM, -errno of a file. What was wrong has been reported.
+ */
+int ufd_pager_guest_adopt(struct ufd_pager *pager, struct ufd_pager_guest **ret, int ledger,
+			  const struct ufd_pager_adopt_opts *opts, int *ret_was_started);
+
+/**
+ * ufd_pager_guest_leave() - stop paging, but leave everything as it is, for a successor
+ *
+ * The demand thread stops between two pieces of work; nothing is unregistered or woken; the guest
+ * is freed and its fds closed here. The caller has seen to it that duplicates of every uffd exist.
+ * NULL is fine. Blocks. Return: NULL.
+ */
+struct ufd_pager_guest *ufd_pager_guest_leave(struct ufd_pager_guest *guest);
+
+/* Keep the ledgers of new guests as files in this directory (a tmpfs), in place of memfds: for those without
+ * an fd store. @path NULL: memfds again. Return: 0, -ENOTDIR, -EMEDIUMTYPE (no tmpfs), -errno. */
+int ufd_pager_set_ledger_directory(struct ufd_pager *pager, const char *path);
+
+/* Has every demand thread turned its loop since the last call? Any thread. Return: 1 or 0; *ret_guest, if not NULL,
+ * is the name of one that has not (valid until the next call). */
+int ufd_pager_is_alive(struct ufd_pager *pager, const char **ret_guest);
+
 /* ---- looking --------------------------------------------------------------------------------- */
 
 /* Readable. Counts since start; grows at the end. */

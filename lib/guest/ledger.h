@@ -6,7 +6,9 @@
  *	header    4 KiB	 magic, layout, min_reader, length of these parts, checksum; guest name
  *	messages  4 KiB	 the buffer that uffds are read into, see struct ledger_messages
  *	scan     64 KiB	 a PAGEMAP_SCAN vector, zeroed before each call
- *	records 128 KiB	 tagged records with checksums, in two halves; each owner packs its own
+ *	board     4 KiB	 what the demand thread is busy with, see flight.h
+ *	flight   68 KiB	 the last events, see flight.h
+ *	records  96 KiB	 tagged records with checksums, in two halves; each owner packs its own
  *	areas		 appended as memories come: page states, dirty maps; sparse until written.
  *			 Each begins at a multiple of 64 KiB, the largest base page there is
  *
@@ -35,7 +37,7 @@
 #define LEDGER_N_MESSAGES   16
 #define LEDGER_N_PUTS	    32
 #define LEDGER_SCAN_BYTES   65536
-#define LEDGER_RECORD_BYTES 65536 /* the most that lives at a time: one half */
+#define LEDGER_RECORD_BYTES 49152 /* the most that lives at a time: one half */
 
 /*
  * Readable and written by the demand thread. The kernel writes @messages; @n is stored after the
@@ -57,10 +59,22 @@ struct ledger_messages {
 	_Atomic uint64_t puts[LEDGER_N_PUTS];
 };
 
+struct board;
+struct flight;
 struct ledger;
 
 /* A ledger for a new guest. @guest_name: at most 63 bytes. Return: 0 or -errno. */
 int ledger_new(struct ledger **ret, const char *guest_name);
+
+/* The same as a file of that name in @directory (on a tmpfs; filled with zeros as far as it is long,
+ * so that a full file system is -ENOSPC here, not SIGBUS later). An old one is replaced. */
+int ledger_new_file(struct ledger **ret, const char *guest_name, int directory);
+
+/*
+ * For those who look at the ledger of a running pager from another process: mapped read-only, and
+ * nothing but reading may be called. Return: as ledger_adopt().
+ */
+int ledger_open_readonly(struct ledger **ret, int fd);
 
 enum {
 	_LEDGER_OK,
@@ -81,6 +95,8 @@ int ledger_fd(const struct ledger *ledger); /* borrowed */
 const char *ledger_guest_name(const struct ledger *ledger);
 struct ledger_messages *ledger_messages(struct ledger *ledger);
 void *ledger_scan_vector(struct ledger *ledger); /* LEDGER_SCAN_BYTES */
+struct board *ledger_board(struct ledger *ledger);
+struct flight *ledger_flight(struct ledger *ledger);
 
 /**
  * ledger_add_area() - a new, zero, sparse area at the end
@@ -133,4 +149,6 @@ enum ledger_tag {
 	LEDGER_MAPPER = 3,
 	LEDGER_MAPPING = 4,
 	LEDGER_POISON = 5,
+	LEDGER_SOURCE = 6, /* of the memory with this id: SPEC, and which file it was */
+	LEDGER_OWN = 64,   /* and 15 more: the embedder's */
 };
