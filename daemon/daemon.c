@@ -15,10 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/units.h"
 #include "control/control.h"
 #include "control/server.h"
@@ -27,10 +25,11 @@
 #include "log-ids.h"
 #include "log.h"
 #include "registry.h"
+#include "service.h"
 
 #define N_SIGNALS      3
 #define STATUS_SECONDS 5
-#define EXTEND_US      (3 * STATUS_SECONDS * 1000000)
+#define EXTEND_NS      (3 * STATUS_SECONDS * NSEC_PER_SEC)
 
 struct daemon {
 	const struct daemon_options *options;
@@ -41,6 +40,8 @@ struct daemon {
 	struct jobs *jobs;		  /* owned */
 	struct registry *registry;	  /* owned */
 	struct control *control;	  /* owned */
+	struct service *service;	  /* owned */
+	bool has_sockets;		  /* from the service manager */
 	bool is_stopping;
 	size_t n_left; /* guests that could not be filled before the end */
 };
@@ -192,7 +193,8 @@ static void on_stop(evutil_socket_t signal, short what, void *userdata)
 		return;
 	daemon->is_stopping = true;
 	log_info(LOG_FIELDS(), "stopping: every guest is filled first");
-	sd_notify(0, "STOPPING=1\nSTATUS=filling the guests' absent pages");
+	service_stopping();
+	service_status("filling the guests' absent pages");
 	registry_drain(daemon->registry, daemon->config.stop_timeout_s * NSEC_PER_SEC, on_drained,
 		       daemon);
 }
@@ -202,14 +204,13 @@ static void on_reload(evutil_socket_t signal, short what, void *userdata)
 	struct daemon *daemon = userdata;
 	struct config config;
 
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-		   (unsigned long long)(clock_now_ns() / NSEC_PER_USEC));
+	service_reloading();
 	if (daemon_load_config(daemon->options, &config) == 0) {
 		daemon->config = config;
 		apply_log(&config);
 		log_info(LOG_FIELDS(), "configuration read again");
 	}
-	sd_notify(0, "READY=1");
+	service_ready();
 }
 
 static void on_status(evutil_socket_t fd, short what, void *userdata)
@@ -218,12 +219,12 @@ static void on_status(evutil_socket_t fd, short what, void *userdata)
 	struct registry_totals totals = registry_totals(daemon->registry);
 
 	if (daemon->is_stopping)
-		sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d", EXTEND_US);
+		service_extend(EXTEND_NS);
 	else
-		sd_notifyf(0, "STATUS=serving %llu guests, %llu memories, %llu faults so far",
-			   (unsigned long long)totals.n_guests,
-			   (unsigned long long)totals.n_memories,
-			   (unsigned long long)totals.n_faults);
+		service_status("serving %llu guests, %llu memories, %llu faults so far",
+			       (unsigned long long)totals.n_guests,
+			       (unsigned long long)totals.n_memories,
+			       (unsigned long long)totals.n_faults);
 }
 
 /* ---- start and end ---- */
@@ -244,39 +245,30 @@ static int make_state_dir(const char *path)
 	return 0;
 }
 
-/* Sockets that the service manager opened, by their name. Return: how many, or -errno. */
-static int listen_activated(struct daemon *daemon)
+/* See service_take_fds(). */
+static int on_fd(void *userdata, const char *name, int fd)
 {
-	char **names = NULL;
-	int n = sd_listen_fds_with_names(1, &names);
-	int n_used = 0, r = 0;
+	struct daemon *daemon = userdata;
+	int r;
 
-	for (int i = 0; i < n; i++) {
-		int fd = SD_LISTEN_FDS_START + i;
-
-		if (r == 0 && strcmp(names[i], "varlink") == 0) {
-			r = server_listen(daemon->control->server, fd);
-			n_used++;
-		} else {
-			log_warning(LOG_FIELDS(), "fd %d, named %s, is not ours and is closed", fd,
-				    names[i]);
-			close(fd);
-		}
-		free(names[i]);
-	}
-	free(names);
-	return n < 0 ? n : r < 0 ? r : n_used;
+	if (strcmp(name, "varlink") != 0)
+		return 0;
+	r = server_listen(daemon->control->server, fd);
+	if (r < 0)
+		return r;
+	daemon->has_sockets = true;
+	return 1;
 }
 
 static int daemon_listen(struct daemon *daemon)
 {
-	int r = listen_activated(daemon);
+	int r = service_take_fds(on_fd, daemon);
 
 	if (r < 0) {
 		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
 		return r;
 	}
-	if (r > 0)
+	if (daemon->has_sockets)
 		return 0;
 	r = server_listen_path(daemon->control->server, daemon->config.socket);
 	if (r == -EADDRINUSE)
@@ -319,6 +311,13 @@ static struct event_base *base_new(void)
 	return base;
 }
 
+/* Every thread that serves, and the loop, for it calls this. */
+static int is_alive(void *userdata, const char **ret_guest)
+{
+	*ret_guest = NULL;
+	return 1;
+}
+
 static int daemon_wire(struct daemon *daemon)
 {
 	const struct timeval period = { .tv_sec = STATUS_SECONDS };
@@ -341,6 +340,9 @@ static int daemon_wire(struct daemon *daemon)
 	daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status, daemon);
 	if (!daemon->status_timer || event_add(daemon->status_timer, &period) < 0)
 		return -ENOMEM;
+	r = service_new(&daemon->service, daemon->base, is_alive, daemon);
+	if (r < 0)
+		return r;
 	return daemon_add_signals(daemon);
 }
 
@@ -377,7 +379,8 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 int daemon_run(struct daemon *daemon)
 {
 	log_info(LOG_FIELDS(), "ufdd %s is ready", UFD_VERSION);
-	sd_notify(0, "READY=1\nSTATUS=serving no guests");
+	service_status("serving no guests");
+	service_ready();
 	if (event_base_dispatch(daemon->base) < 0)
 		return -EIO;
 	return daemon->n_left ? -EBUSY : 0;
@@ -397,6 +400,7 @@ struct daemon *daemon_free(struct daemon *daemon)
 	for (size_t i = 0; i < N_SIGNALS; i++)
 		if (daemon->signals[i])
 			event_free(daemon->signals[i]);
+	service_free(daemon->service);
 	if (daemon->status_timer)
 		event_free(daemon->status_timer);
 	if (daemon->base)
