@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include <xxhash.h>
 
 #include "base/units.h"
+#include "guest/flight.h"
 #include "guest/records.h"
 
 #define MAGIC	    UINT64_C(0x726567646c646675) /* "ufdldger" */
@@ -21,7 +23,9 @@
 
 #define MESSAGES_AT (4 * KIB)
 #define SCAN_AT	    (8 * KIB)
-#define RECORDS_AT  (SCAN_AT + LEDGER_SCAN_BYTES)
+#define BOARD_AT    (SCAN_AT + LEDGER_SCAN_BYTES)
+#define FLIGHT_AT   (BOARD_AT + 4 * KIB)
+#define RECORDS_AT  (FLIGHT_AT + 68 * KIB)
 #define FIXED_BYTES (RECORDS_AT + 2 * LEDGER_RECORD_BYTES)
 
 /* Written once. Every layout begins with these fields, so that any reader can refuse any other. */
@@ -37,6 +41,8 @@ struct header {
 
 static_assert(sizeof(struct ledger_messages) <= SCAN_AT - MESSAGES_AT,
 	      "messages outgrew their page");
+static_assert(sizeof(struct flight) <= RECORDS_AT - FLIGHT_AT,
+	      "the flight recorder outgrew its part");
 
 struct area {
 	void *start;
@@ -47,7 +53,9 @@ struct ledger {
 	int fd;		       /* owned */
 	unsigned char *fixed;  /* owned mapping of FIXED_BYTES; NULL if there is none yet */
 	uint64_t length_bytes; /* of the file */
-	struct area *areas;    /* owned, mappings too */
+	bool is_file;	       /* in a directory: its parts are allocated when they are made */
+	bool is_readonly;
+	struct area *areas; /* owned, mappings too */
 	uint32_t n_areas;
 	pthread_mutex_t lock; /* of @records */
 	struct records records;
@@ -60,8 +68,9 @@ static uint64_t header_checksum(const struct header *header)
 
 static int map(const struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret)
 {
-	void *start = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			   ledger->fd, offset);
+	int protection = ledger->is_readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+	void *start = mmap(NULL, length_bytes, protection, MAP_SHARED | MAP_NORESERVE, ledger->fd,
+			   offset);
 
 	if (start == MAP_FAILED)
 		return -errno;
@@ -84,29 +93,28 @@ static int ledger_alloc(struct ledger **ret)
 	return 0;
 }
 
-int ledger_new(struct ledger **ret, const char *guest_name)
+/* Room up to @length_bytes, also on the file system if it may be full. */
+static int ledger_grow(struct ledger *ledger, uint64_t length_bytes)
 {
-	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
-	size_t n_name = strlen(guest_name);
+	if (ledger->is_file &&
+	    fallocate(ledger->fd, 0, ledger->length_bytes, length_bytes - ledger->length_bytes) < 0)
+		return -errno;
+	if (ftruncate(ledger->fd, length_bytes) < 0)
+		return -errno;
+	ledger->length_bytes = length_bytes;
+	return 0;
+}
+
+/* The fixed parts of a new, empty file. */
+static int ledger_format(struct ledger *ledger, const char *guest_name)
+{
 	struct header *header;
 	void *fixed = NULL;
 	int r;
 
-	if (n_name >= NAME_LENGTH)
-		return -EINVAL;
-	r = ledger_alloc(&ledger);
-	if (r)
-		return r;
-
-	ledger->fd = memfd_create("ufd-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (ledger->fd < 0)
-		return -errno;
-	ledger->length_bytes = align_up(FIXED_BYTES, AREA_ALIGN);
-	if (ftruncate(ledger->fd, ledger->length_bytes) < 0)
-		return -errno;
-	if (fcntl(ledger->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
-		return -errno;
-	r = map(ledger, 0, FIXED_BYTES, &fixed);
+	r = ledger_grow(ledger, align_up(FIXED_BYTES, AREA_ALIGN));
+	if (r == 0)
+		r = map(ledger, 0, FIXED_BYTES, &fixed);
 	if (r)
 		return r;
 
@@ -116,11 +124,97 @@ int ledger_new(struct ledger **ret, const char *guest_name)
 	header->layout = LEDGER_LAYOUT;
 	header->min_reader = LEDGER_LAYOUT;
 	header->length_bytes = FIXED_BYTES;
-	memcpy(header->guest_name, guest_name, n_name);
+	memcpy(header->guest_name, guest_name, strlen(guest_name));
 	header->checksum = header_checksum(header);
 	header->magic = MAGIC;
+	return 0;
+}
+
+int ledger_new(struct ledger **ret, const char *guest_name)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	int r;
+
+	if (strlen(guest_name) >= NAME_LENGTH)
+		return -EINVAL;
+	r = ledger_alloc(&ledger);
+	if (r)
+		return r;
+	ledger->fd = memfd_create("ufd-ledger", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (ledger->fd < 0)
+		return -errno;
+	r = ledger_format(ledger, guest_name);
+	if (r)
+		return r;
+	if (fcntl(ledger->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+		return -errno;
 	*ret = TAKE_PTR(ledger);
 	return 0;
+}
+
+void ledger_file_name(const char *guest_name, char ret[static LEDGER_FILE_NAME_BYTES])
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = 0;
+
+	for (const unsigned char *c = (const unsigned char *)guest_name; *c; c++) {
+		bool is_plain = *c > ' ' && *c < 0x7f && *c != '/' && *c != '%' &&
+				(*c != '.' || n > 0);
+
+		assert(c - (const unsigned char *)guest_name < NAME_LENGTH);
+		if (is_plain) {
+			ret[n++] = (char)*c;
+			continue;
+		}
+		ret[n++] = '%';
+		ret[n++] = hex[*c >> 4];
+		ret[n++] = hex[*c & 15];
+	}
+	memcpy(ret + n, ".ledger", sizeof(".ledger"));
+}
+
+int ledger_new_file(struct ledger **ret, const char *guest_name, int directory)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	char name[LEDGER_FILE_NAME_BYTES], new_name[LEDGER_FILE_NAME_BYTES + 4];
+	int r;
+
+	if (strlen(guest_name) >= NAME_LENGTH)
+		return -EINVAL;
+	ledger_file_name(guest_name, name);
+	snprintf(new_name, sizeof(new_name), "%s.new", name);
+	r = ledger_alloc(&ledger);
+	if (r)
+		return r;
+
+	/* whole before it has its name */
+	ledger->is_file = true;
+	(void)unlinkat(directory, new_name, 0);
+	ledger->fd = openat(directory, new_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+			    0600);
+	if (ledger->fd < 0)
+		return -errno;
+	r = ledger_format(ledger, guest_name);
+	if (r == 0 && renameat(directory, new_name, directory, name) < 0)
+		r = -errno;
+	if (r) {
+		(void)unlinkat(directory, new_name, 0);
+		return r;
+	}
+	*ret = TAKE_PTR(ledger);
+	return 0;
+}
+
+void ledger_unlink(const struct ledger *ledger, int directory)
+{
+	char name[LEDGER_FILE_NAME_BYTES];
+	struct stat own, there;
+
+	ledger_file_name(ledger_guest_name(ledger), name);
+	if (fstat(ledger->fd, &own) == 0 &&
+	    fstatat(directory, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    own.st_dev == there.st_dev && own.st_ino == there.st_ino)
+		(void)unlinkat(directory, name, 0);
 }
 
 static int header_check(const struct header *mapped)
@@ -137,16 +231,24 @@ static int header_check(const struct header *mapped)
 	return 0;
 }
 
-/* A file that could shrink under its mapping is none of ours, and would be a SIGBUS to come. */
+/*
+ * A file that could shrink under its mapping would be a SIGBUS to come: a memfd must be sealed. Files
+ * in a directory cannot be; there nobody but us, or root, may have it open for writing.
+ */
 static int ledger_check_file(struct ledger *ledger)
 {
 	struct stat stat;
 	int seals = fcntl(ledger->fd, F_GET_SEALS);
 
-	if (seals < 0 || !(seals & F_SEAL_SHRINK))
-		return LEDGER_DAMAGED;
 	if (fstat(ledger->fd, &stat) < 0)
 		return -errno;
+	if (seals < 0 || !S_ISREG(stat.st_mode))
+		return LEDGER_DAMAGED;
+	ledger->is_file = !(seals & F_SEAL_SHRINK);
+	if (ledger->is_file &&
+	    (stat.st_nlink == 0 || stat.st_mode & (S_IWGRP | S_IWOTH) ||
+	     (!ledger->is_readonly && stat.st_uid != geteuid() && stat.st_uid != 0)))
+		return LEDGER_DAMAGED;
 	if (stat.st_size < (off_t)FIXED_BYTES || stat.st_size > (off_t)MAX_BYTES)
 		return LEDGER_DAMAGED;
 
@@ -154,7 +256,7 @@ static int ledger_check_file(struct ledger *ledger)
 	return 0;
 }
 
-int ledger_adopt(struct ledger **ret, int fd)
+static int ledger_open(struct ledger **ret, int fd, bool is_readonly)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
 	void *fixed = NULL;
@@ -163,6 +265,7 @@ int ledger_adopt(struct ledger **ret, int fd)
 	r = ledger_alloc(&ledger);
 	if (r)
 		return r;
+	ledger->is_readonly = is_readonly;
 	ledger->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (ledger->fd < 0)
 		return -errno;
@@ -182,6 +285,16 @@ int ledger_adopt(struct ledger **ret, int fd)
 		return LEDGER_DAMAGED;
 	*ret = TAKE_PTR(ledger);
 	return 0;
+}
+
+int ledger_adopt(struct ledger **ret, int fd)
+{
+	return ledger_open(ret, fd, false);
+}
+
+int ledger_open_readonly(struct ledger **ret, int fd)
+{
+	return ledger_open(ret, fd, true);
 }
 
 struct ledger *ledger_free(struct ledger *ledger)
@@ -220,6 +333,16 @@ void *ledger_scan_vector(struct ledger *ledger)
 	return ledger->fixed + SCAN_AT;
 }
 
+struct board *ledger_board(struct ledger *ledger)
+{
+	return (struct board *)(ledger->fixed + BOARD_AT);
+}
+
+struct flight *ledger_flight(struct ledger *ledger)
+{
+	return (struct flight *)(ledger->fixed + FLIGHT_AT);
+}
+
 int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_offset,
 		    void **ret_area)
 {
@@ -228,11 +351,11 @@ int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_
 
 	if (!length_bytes || length_bytes > MAX_BYTES - offset)
 		return -EINVAL;
-	if (ftruncate(ledger->fd, offset + align_up(length_bytes, AREA_ALIGN)) < 0)
-		return -errno;
+	r = ledger_grow(ledger, offset + align_up(length_bytes, AREA_ALIGN));
+	if (r)
+		return r;
 
-	/* whatever fails from here on leaves a sparse area that nobody knows: it costs nothing */
-	ledger->length_bytes = offset + align_up(length_bytes, AREA_ALIGN);
+	/* should this fail, an area is left that nobody knows */
 	r = ledger_map_area(ledger, offset, length_bytes, ret_area);
 	if (r)
 		return r;

@@ -70,6 +70,13 @@ int ledger_new(struct ledger **ret, const char *guest_name);
  * so that a full file system is -ENOSPC here, not SIGBUS later). An old one is replaced. */
 int ledger_new_file(struct ledger **ret, const char *guest_name, int directory);
 
+/* What it is called there: the guest's name, with %XX for what no file name should have, and `.ledger`. */
+#define LEDGER_FILE_NAME_BYTES 256
+void ledger_file_name(const char *guest_name, char ret[static LEDGER_FILE_NAME_BYTES]);
+
+/* The guest is gone for good: take this file, and no other one of its name, out of @directory. */
+void ledger_unlink(const struct ledger *ledger, int directory);
+
 /*
  * For those who look at the ledger of a running pager from another process: mapped read-only, and
  * nothing but reading may be called. Return: as ledger_adopt().

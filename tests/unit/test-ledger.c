@@ -2,6 +2,7 @@
 /* The ledger as a file: written by one process, read by the next, and never believed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/units.h"
+#include "guest/flight.h"
 #include "guest/ledger.h"
 #include "support/unit.h"
 
@@ -19,8 +21,10 @@ enum {
 	AT_MIN_READER = 20,
 	AT_LENGTH = 24,
 	AT_NAME = 32,
-	AT_RECORDS = 8192 + 65536,
-	FIXED_BYTES = AT_RECORDS + 2 * 65536,
+	AT_BOARD = 8192 + 65536,
+	AT_FLIGHT = AT_BOARD + 4096,
+	AT_RECORDS = AT_FLIGHT + 68 * 1024,
+	FIXED_BYTES = AT_RECORDS + 2 * 49152,
 };
 
 static struct ledger *new_ledger(void)
@@ -39,6 +43,14 @@ static uint64_t allocated_bytes(int fd)
 	return stat.st_blocks * UINT64_C(512);
 }
 
+static unsigned char byte_at(int fd, off_t offset)
+{
+	unsigned char byte = 0;
+
+	ck_assert_int_eq(pread(fd, &byte, 1, offset), 1);
+	return byte;
+}
+
 START_TEST(a_second_process_finds_all_that_the_first_wrote)
 {
 	_cleanup_(ledger_freep) struct ledger *first = new_ledger(), *second = NULL;
@@ -52,6 +64,8 @@ START_TEST(a_second_process_finds_all_that_the_first_wrote)
 	strcpy(area, "in the area");
 	ledger_messages(first)->mapper = 3;
 	memset(ledger_scan_vector(first), 0x11, LEDGER_SCAN_BYTES);
+	memset(ledger_board(first), 0x22, sizeof(struct board));
+	memset(ledger_flight(first), 0x33, sizeof(struct flight));
 	ck_assert_int_eq(ledger_put_record(first, LEDGER_MAPPER, 7, "record", 7), 0);
 
 	ck_assert_int_eq(ledger_adopt(&second, ledger_fd(first)), 0);
@@ -65,6 +79,128 @@ START_TEST(a_second_process_finds_all_that_the_first_wrote)
 	ck_assert_uint_eq(((unsigned char *)ledger_scan_vector(second))[LEDGER_SCAN_BYTES - 1],
 			  0x11);
 	ck_assert_uint_eq(((unsigned char *)ledger_scan_vector(second))[0], 0x11);
+	ck_assert_uint_eq(byte_at(ledger_fd(first), AT_BOARD), 0x22);
+	ck_assert_uint_eq(byte_at(ledger_fd(first), AT_FLIGHT), 0x33);
+	ck_assert_uint_eq(((unsigned char *)ledger_board(second))[sizeof(struct board) - 1], 0x22);
+	ck_assert_uint_eq(((unsigned char *)ledger_flight(second))[sizeof(struct flight) - 1],
+			  0x33);
+}
+END_TEST
+
+/* It is mapped so that a store would kill us. */
+START_TEST(who_only_looks_changes_nothing)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *looked = NULL;
+	_cleanup_(closep) int fd = -EBADF;
+	struct flight_event event;
+	uint64_t offset = 0, cursor = 0;
+	char path[64];
+	void *area = NULL;
+
+	ck_assert_int_eq(ledger_add_area(ledger, 5000, &offset, &area), 0);
+	strcpy(area, "in the area");
+	flight_note(ledger_flight(ledger), 5000, FLIGHT_STARTED, 0, 0, 1);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", ledger_fd(ledger));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+
+	/* a descriptor that is open for reading alone is enough, and only here */
+	ck_assert_int_eq(ledger_adopt(&looked, fd), -EACCES);
+	ck_assert_int_eq(ledger_open_readonly(&looked, fd), 0);
+	ck_assert_int_eq(ledger_map_area(looked, offset, 5000, &area), 0);
+	ck_assert_str_eq(area, "in the area");
+	ck_assert(flight_next(ledger_flight(looked), &cursor, &event));
+	ck_assert_int_eq(event.kind, FLIGHT_STARTED);
+}
+END_TEST
+
+static const struct {
+	const char *guest, *file;
+} file_names[] = {
+	{ "web1", "web1.ledger" },
+	{ "a.b", "a.b.ledger" },
+	{ "..", "%2e..ledger" },
+	{ "../../etc/passwd", "%2e.%2f..%2fetc%2fpasswd.ledger" },
+	{ "a b\n%", "a%20b%0a%25.ledger" },
+	{ "\xc3\xa4", "%c3%a4.ledger" },
+};
+
+START_TEST(a_guest_of_any_name_has_its_file_in_the_directory)
+{
+	char name[LEDGER_FILE_NAME_BYTES], longest[64];
+
+	ledger_file_name(file_names[_i].guest, name);
+	ck_assert_str_eq(name, file_names[_i].file);
+
+	memset(longest, '/', 63);
+	longest[63] = '\0';
+	ledger_file_name(longest, name);
+	ck_assert_uint_eq(strlen(name), 3 * 63 + strlen(".ledger"));
+}
+END_TEST
+
+static int new_directory(char path[static 32])
+{
+	int fd;
+
+	strcpy(path, "/dev/shm/ledger-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	fd = open(path, O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+START_TEST(a_ledger_may_be_a_file)
+{
+	_cleanup_(ledger_freep) struct ledger *first = NULL, *second = NULL, *old = NULL;
+	_cleanup_(closep) int fd = -EBADF, directory = -EBADF;
+	uint64_t offset = 0, before;
+	char path[32];
+	void *area;
+
+	directory = new_directory(path);
+	ck_assert_int_eq(ledger_new_file(&old, "guest", directory), 0);
+	ck_assert_int_eq(ledger_new_file(&first, "guest", directory), 0);
+	ck_assert_uint_ge(allocated_bytes(ledger_fd(first)), FIXED_BYTES);
+	before = allocated_bytes(ledger_fd(first));
+	ck_assert_int_eq(ledger_add_area(first, MIB, &offset, &area), 0);
+	/* what is not allocated now could be missing later */
+	ck_assert_uint_ge(allocated_bytes(ledger_fd(first)), before + MIB);
+	strcpy((char *)area + 5000, "in the area");
+
+	fd = openat(directory, "guest.ledger", O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ledger_adopt(&second, fd), 0);
+	ck_assert_int_eq(ledger_map_area(second, offset, MIB, &area), 0);
+	ck_assert_str_eq((char *)area + 5000, "in the area");
+
+	/* the one that was replaced is another file */
+	ledger_unlink(old, directory);
+	ck_assert_int_eq(faccessat(directory, "guest.ledger", F_OK, 0), 0);
+	ledger_unlink(second, directory);
+	ck_assert_int_eq(unlinkat(AT_FDCWD, path, AT_REMOVEDIR), 0);
+}
+END_TEST
+
+START_TEST(a_file_that_others_may_cut_is_no_ledger)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL, *copy = NULL;
+	_cleanup_(closep) int directory = -EBADF;
+	char path[32];
+
+	directory = new_directory(path);
+	ck_assert_int_eq(ledger_new_file(&ledger, "guest", directory), 0);
+	ck_assert_int_eq(fchmod(ledger_fd(ledger), 0620), 0);
+	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), LEDGER_DAMAGED);
+	ck_assert_int_eq(fchmod(ledger_fd(ledger), 0640), 0);
+	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), 0);
+	if (geteuid() == 0) {
+		copy = ledger_free(copy);
+		ck_assert_int_eq(fchown(ledger_fd(ledger), 12345, 12345), 0);
+		ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), LEDGER_DAMAGED);
+	}
+	ledger_unlink(ledger, directory);
+	ck_assert_int_eq(unlinkat(AT_FDCWD, path, AT_REMOVEDIR), 0);
 }
 END_TEST
 
@@ -275,7 +411,7 @@ START_TEST(random_damage_is_survived)
 		_cleanup_(closep) int fd = copy_of(ledger, FIXED_BYTES, F_SEAL_SHRINK);
 		unsigned int n_flips = 1 + rand_r(&seed) % 64;
 		/* head, records' beginning, records' other half */
-		static const unsigned int starts[] = { 0, AT_RECORDS, AT_RECORDS + 65536 };
+		static const unsigned int starts[] = { 0, AT_RECORDS, AT_RECORDS + 49152 };
 
 		for (unsigned int i = 0; i < n_flips; i++) {
 			unsigned char byte = rand_r(&seed);
@@ -295,19 +431,24 @@ END_TEST
 
 int main(void)
 {
-	return unit_run("ledger",
-			(struct unit_test[]){
-				UNIT(a_second_process_finds_all_that_the_first_wrote),
-				UNIT(an_area_costs_nothing_until_it_is_written),
-				UNIT_TABLE(an_area_outside_the_file_is_damage, outside),
-				UNIT(an_area_beyond_all_sizes_is_refused),
-				UNIT(names_longer_than_63_bytes_are_refused),
-				UNIT_TABLE(adopt_takes_only_what_is_whole, copies),
-				UNIT(adopt_refuses_what_is_no_memfd),
-				UNIT_TABLE(a_ledger_of_a_later_layout_is_read_only_if_it_says_so,
-					   later_layouts),
-				UNIT(adopt_writes_nothing),
-				UNIT(random_damage_is_survived),
-				{},
-			});
+	return unit_run(
+		"ledger",
+		(struct unit_test[]){
+			UNIT(a_second_process_finds_all_that_the_first_wrote),
+			UNIT(who_only_looks_changes_nothing),
+			UNIT_TABLE(a_guest_of_any_name_has_its_file_in_the_directory, file_names),
+			UNIT(a_ledger_may_be_a_file),
+			UNIT(a_file_that_others_may_cut_is_no_ledger),
+			UNIT(an_area_costs_nothing_until_it_is_written),
+			UNIT_TABLE(an_area_outside_the_file_is_damage, outside),
+			UNIT(an_area_beyond_all_sizes_is_refused),
+			UNIT(names_longer_than_63_bytes_are_refused),
+			UNIT_TABLE(adopt_takes_only_what_is_whole, copies),
+			UNIT(adopt_refuses_what_is_no_memfd),
+			UNIT_TABLE(a_ledger_of_a_later_layout_is_read_only_if_it_says_so,
+				   later_layouts),
+			UNIT(adopt_writes_nothing),
+			UNIT(random_damage_is_survived),
+			{},
+		});
 }
