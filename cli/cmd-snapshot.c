@@ -2,27 +2,15 @@
 /* ufdctl snapshot save, ufdctl restore. */
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "output.h"
+#include "path.h"
 #include "setting-options.h"
 #include "verbs.h"
-
-/* The daemon has another working directory; what does not exist yet has an existing parent. */
-static json_t *absolute(const char *path)
-{
-	char here[PATH_MAX], whole[2 * PATH_MAX];
-
-	if (path[0] == '/' || !getcwd(here, sizeof(here)))
-		return json_string(path);
-	snprintf(whole, sizeof(whole), "%s/%s", here, path);
-	return json_string(whole);
-}
 
 int cmd_snapshot_save(struct session *session, int argc, char **argv)
 {
@@ -42,7 +30,7 @@ int cmd_snapshot_save(struct session *session, int argc, char **argv)
 			json_decref(parameters);
 			return session_usage("snapshot save knows --qmp SOCK only");
 		}
-		json_object_set_new(parameters, "qmp", absolute(optarg));
+		json_object_set_new(parameters, "qmp", path_absolute(optarg));
 		n_wanted = 1;
 	}
 	if (argc - optind != n_wanted && argc - optind != 2) {
@@ -51,7 +39,7 @@ int cmd_snapshot_save(struct session *session, int argc, char **argv)
 	}
 	if (argc - optind == 2)
 		json_object_set_new(parameters, "name", json_string(argv[optind]));
-	json_object_set_new(parameters, "directory", absolute(argv[argc - 1]));
+	json_object_set_new(parameters, "directory", path_absolute(argv[argc - 1]));
 	session->timeout_ns = 0; /* as long as the disk takes */
 	status = session_call(session, "io.ufd.guest.SnapshotSave", parameters, NULL, 0, &reply);
 	if (status == EXIT_DONE && !output_json(session, reply) && !session->is_quiet)
@@ -111,7 +99,7 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 	while ((value = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		status = EXIT_DONE;
 		if (value == 'Q')
-			json_object_set_new(parameters, "qmp", absolute(optarg));
+			json_object_set_new(parameters, "qmp", path_absolute(optarg));
 		else if (value == 'n')
 			json_object_set_new(parameters, "name", json_string(optarg));
 		else if (value == 'w')
@@ -127,7 +115,7 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 	}
 	if (argc - optind != 1 || !json_object_get(parameters, "qmp"))
 		return session_usage("restore wants DIR and --qmp SOCK");
-	json_object_set_new(parameters, "directory", absolute(argv[optind]));
+	json_object_set_new(parameters, "directory", path_absolute(argv[optind]));
 	return EXIT_DONE;
 }
 

@@ -25,6 +25,11 @@ static const struct verb verbs[] = {
 	{ "snapshot", "save", "GUEST DIR", "pause, save memory and devices", cmd_snapshot_save },
 	{ NULL, "restore", "DIR --qmp SOCK [--wait]", "run a snapshot, fill it lazily",
 	  cmd_restore },
+	{ NULL, "drain", "[--wait] [--cancel]", "fill every guest, take no new ones", cmd_drain },
+	{ NULL, "upgrade", "[BINARY] [--dry-run]", "go on as another program, in place",
+	  cmd_upgrade },
+	{ NULL, "upgrade", "--rollback|--commit", "back to the one before, or keep it",
+	  cmd_upgrade },
 };
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 

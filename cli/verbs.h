@@ -23,3 +23,5 @@ int cmd_guest_detach(struct session *session, int argc, char **argv);
 int cmd_guest_prefetch(struct session *session, int argc, char **argv);
 int cmd_snapshot_save(struct session *session, int argc, char **argv);
 int cmd_restore(struct session *session, int argc, char **argv);
+int cmd_drain(struct session *session, int argc, char **argv);
+int cmd_upgrade(struct session *session, int argc, char **argv);
