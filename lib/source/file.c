@@ -25,15 +25,6 @@
 #include "kernel/uring.h"
 #include "source/kinds.h"
 
-/* What must stay as it was. */
-struct identity {
-	dev_t device;
-	ino_t inode;
-	uint64_t length_bytes;
-	struct timespec modified,
-		changed; /* zero for devices: writes to others of its parts touch them */
-};
-
 struct extent {
 	uint64_t start, end; /* in the file; empty if nothing is known */
 	bool is_data;
@@ -43,7 +34,7 @@ struct file_source {
 	struct source source;
 	int fd; /* owned */
 	uint64_t offset;
-	struct identity identity;
+	struct source_identity identity;
 	_Atomic bool is_changed;     /* for ever */
 	_Atomic bool is_extent_busy; /* another demand thread is at @extent: do without */
 	struct extent extent;	     /* the one last asked for */
@@ -54,7 +45,7 @@ static struct file_source *file_of(struct source *source)
 	return (struct file_source *)source;
 }
 
-static int identify(int fd, struct identity *ret)
+static int identify(int fd, struct source_identity *ret)
 {
 	struct stat stat;
 	uint64_t length;
@@ -62,33 +53,33 @@ static int identify(int fd, struct identity *ret)
 	if (fstat(fd, &stat) < 0)
 		return -errno;
 	if (S_ISREG(stat.st_mode)) {
-		*ret = (struct identity){ stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtim,
-					  stat.st_ctim };
+		*ret = (struct source_identity){
+			.device = stat.st_dev,
+			.inode = stat.st_ino,
+			.length_bytes = stat.st_size,
+			.modified_s = stat.st_mtim.tv_sec,
+			.modified_ns = stat.st_mtim.tv_nsec,
+			.changed_s = stat.st_ctim.tv_sec,
+			.changed_ns = stat.st_ctim.tv_nsec,
+		};
 		return 0;
 	}
 	if (!S_ISBLK(stat.st_mode))
 		return -EINVAL;
 	if (ioctl(fd, BLKGETSIZE64, &length) < 0)
 		return -errno;
-	*ret = (struct identity){ stat.st_rdev, stat.st_ino, length };
+	*ret = (struct source_identity){ .device = stat.st_rdev,
+					 .inode = stat.st_ino,
+					 .length_bytes = length };
 	return 0;
-}
-
-static bool are_same_time(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
 /* Costs a system call, so only reads that wait for a disk anyway ask. */
 static bool file_has_changed(struct file_source *file)
 {
-	const struct identity *then = &file->identity;
-	struct identity now = {};
+	struct source_identity now = {};
 
-	if (identify(file->fd, &now) || now.device != then->device || now.inode != then->inode ||
-	    now.length_bytes != then->length_bytes ||
-	    !are_same_time(now.modified, then->modified) ||
-	    !are_same_time(now.changed, then->changed))
+	if (identify(file->fd, &now) || !source_is_same_file(&now, &file->identity))
 		atomic_store_explicit(&file->is_changed, true, memory_order_relaxed);
 	return atomic_load_explicit(&file->is_changed, memory_order_relaxed);
 }
@@ -209,6 +200,14 @@ static void file_free(struct source *source)
 	free(source);
 }
 
+/* Which one it was at open, whatever has become of it. */
+static int file_file(struct source *source, struct source_identity *ret)
+{
+	if (ret)
+		*ret = file_of(source)->identity;
+	return file_of(source)->fd;
+}
+
 static const struct source_ops file_ops = {
 	.kind = "file",
 	.length = file_length,
@@ -216,6 +215,7 @@ static const struct source_ops file_ops = {
 	.finish = file_finish,
 	.extent = file_extent,
 	.free = file_free,
+	.file = file_file,
 };
 
 /* Reads must wait for the disk in the ring's worker, not fail there. */

@@ -9,6 +9,9 @@ int source_new_zero(struct source **ret);
 /* The bytes are in the memory's own file. */
 int source_new_backing(struct source **ret);
 
+/* One that cannot be had any more, of a memory that has all its pages: every read says SOURCE_CHANGED. */
+int source_new_gone(struct source **ret, const char *spec);
+
 /**
  * source_new_file() - a raw image
  * @fd:     readable, regular file or block device; duplicated. O_NONBLOCK is taken off its open

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "base/units.h"
 
@@ -18,9 +19,29 @@ struct source *source_ref(struct source *source)
 struct source *source_unref(struct source *source)
 {
 	/* acq_rel: whoever frees sees what every other holder did before it let go */
-	if (source && atomic_fetch_sub_explicit(&source->n_refs, 1, memory_order_acq_rel) == 1)
+	if (source && atomic_fetch_sub_explicit(&source->n_refs, 1, memory_order_acq_rel) == 1) {
+		free(source->spec);
 		source->ops->free(source);
+	}
 	return NULL;
+}
+
+const char *source_spec(const struct source *source)
+{
+	return source->spec;
+}
+
+int source_file(struct source *source, struct source_identity *ret)
+{
+	return source->ops->file ? source->ops->file(source, ret) : -EBADF;
+}
+
+bool source_is_same_file(const struct source_identity *a, const struct source_identity *b)
+{
+	return a->device == b->device && a->inode == b->inode &&
+	       a->length_bytes == b->length_bytes && a->modified_s == b->modified_s &&
+	       a->modified_ns == b->modified_ns && a->changed_s == b->changed_s &&
+	       a->changed_ns == b->changed_ns;
 }
 
 uint64_t source_length(struct source *source)

@@ -44,6 +44,15 @@ struct source_request {
 	void *owner;
 };
 
+/* Which file it is, and since when it is as it is: what must be the same after a restart. Readable. */
+struct source_identity {
+	uint64_t device, inode;
+	uint64_t length_bytes;
+	int64_t modified_s,
+		changed_s; /* zero for devices: writes to others of its parts touch them */
+	uint32_t modified_ns, changed_ns;
+};
+
 struct source_ops {
 	const char *kind;
 	uint64_t (*length)(struct source *source); /* bytes; UINT64_MAX is endless */
@@ -55,12 +64,15 @@ struct source_ops {
 	int (*extent)(struct source *source, uint64_t offset, uint64_t length,
 		      uint64_t *ret_length);
 	void (*free)(struct source *source);
+	/* Of kinds that read an open file; else NULL. The fd is borrowed. */
+	int (*file)(struct source *source, struct source_identity *ret);
 };
 
 /* To be embedded first in each kind's own struct; private to the room. */
 struct source {
 	const struct source_ops *ops;
 	_Atomic uint32_t n_refs;
+	char *spec;	 /* owned; NULL for sources that were not made from one */
 	bool is_backing; /* SPEC `backing`: never read, the bytes are in the memory's file */
 	bool is_zero;	 /* SPEC `zero` */
 };
@@ -70,6 +82,13 @@ struct source *source_unref(struct source *source);
 DEFINE_CLEANUP(struct source, source_unref)
 
 uint64_t source_length(struct source *source);
+
+/* As it was opened: source_reopen() takes it. NULL: it cannot be made again. */
+const char *source_spec(const struct source *source);
+
+/* The open file that it reads, borrowed, and which one it is; -EBADF if it is none. @ret may be NULL. */
+int source_file(struct source *source, struct source_identity *ret);
+bool source_is_same_file(const struct source_identity *a, const struct source_identity *b);
 
 /**
  * source_read() - fill the request's buffer, now or later

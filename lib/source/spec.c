@@ -131,7 +131,8 @@ static int new_file(struct source **ret, const char *what, int fd, uint64_t offs
 	return fail(ret_error, r, "source: %s: %m", what);
 }
 
-static int source_open_file(struct source **ret, const char *text, int fd, const char **ret_error)
+static int source_open_file(struct source **ret, const char *text, int fd, bool is_again,
+			    const char **ret_error)
 {
 	_cleanup_(closep) int own_fd = -EBADF;
 	char path[PATH_MAX];
@@ -141,13 +142,13 @@ static int source_open_file(struct source **ret, const char *text, int fd, const
 	r = parse_file(text, path, &offset, ret_error);
 	if (r)
 		return r;
-	if (!path[0] && fd < 0)
+	if ((!path[0] || is_again) && fd < 0)
 		return fail(ret_error, -EINVAL,
 			    "source: 'file:' without a path needs an open file");
-	if (path[0] && fd >= 0)
+	if (path[0] && !is_again && fd >= 0)
 		return fail(ret_error, -EINVAL, "source: both the path %s and an open file", path);
-	if (!path[0])
-		return new_file(ret, "the open file", fd, offset, ret_error);
+	if (!path[0] || is_again)
+		return new_file(ret, path[0] ? path : "the open file", fd, offset, ret_error);
 
 	r = open_file(path, &own_fd, ret_error);
 	if (r)
@@ -155,12 +156,13 @@ static int source_open_file(struct source **ret, const char *text, int fd, const
 	return new_file(ret, path, own_fd, offset, ret_error);
 }
 
-int source_open(struct source **ret, const char *spec, int fd, const char **ret_error)
+static int source_make(struct source **ret, const char *spec, int fd, bool is_again,
+		       const char **ret_error)
 {
 	int r;
 
 	if (!strncmp(spec, "file:", strlen("file:")))
-		return source_open_file(ret, spec + strlen("file:"), fd, ret_error);
+		return source_open_file(ret, spec + strlen("file:"), fd, is_again, ret_error);
 
 	if (!strcmp(spec, "zero"))
 		r = source_new_zero(ret);
@@ -170,4 +172,30 @@ int source_open(struct source **ret, const char *spec, int fd, const char **ret_
 		return fail(ret_error, -EINVAL,
 			    "source: unknown '%s' (zero, backing, file:PATH[,offset=N])", spec);
 	return r ? fail(ret_error, r, "source: out of memory") : 0;
+}
+
+static int source_make_named(struct source **ret, const char *spec, int fd, bool is_again,
+			     const char **ret_error)
+{
+	_cleanup_(source_unrefp) struct source *source = NULL;
+	int r;
+
+	r = source_make(&source, spec, fd, is_again, ret_error);
+	if (r)
+		return r;
+	source->spec = strdup(spec);
+	if (!source->spec)
+		return fail(ret_error, -ENOMEM, "source: out of memory");
+	*ret = TAKE_PTR(source);
+	return 0;
+}
+
+int source_open(struct source **ret, const char *spec, int fd, const char **ret_error)
+{
+	return source_make_named(ret, spec, fd, false, ret_error);
+}
+
+int source_reopen(struct source **ret, const char *spec, int fd, const char **ret_error)
+{
+	return source_make_named(ret, spec, fd, true, ret_error);
 }

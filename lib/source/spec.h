@@ -15,3 +15,9 @@
  * Context: any; opens the file, which may block. Return: 0, -EINVAL (the SPEC), -errno of the file.
  */
 int source_open(struct source **ret, const char *spec, int fd, const char **ret_error);
+
+/*
+ * One that was open before: as source_open(), but for `file:` the open file @fd is always the one that
+ * counts, whatever lies at the PATH by now.
+ */
+int source_reopen(struct source **ret, const char *spec, int fd, const char **ret_error);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The sources that read nothing: all zero, and the memory's own file. */
+/* The sources that read nothing: all zero, the memory's own file, and one that is gone. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "source/kinds.h"
 
@@ -52,6 +53,19 @@ static const struct source_ops backing_ops = {
 	.free = endless_free,
 };
 
+static int gone_read(struct source *source, struct source_request *request)
+{
+	return SOURCE_CHANGED;
+}
+
+static const struct source_ops gone_ops = {
+	.kind = "gone",
+	.length = endless_length,
+	.read = gone_read,
+	.extent = backing_extent,
+	.free = endless_free,
+};
+
 static int endless_new(struct source **ret, const struct source_ops *ops)
 {
 	struct source *source = calloc(1, sizeof(*source));
@@ -75,4 +89,19 @@ int source_new_zero(struct source **ret)
 int source_new_backing(struct source **ret)
 {
 	return endless_new(ret, &backing_ops);
+}
+
+int source_new_gone(struct source **ret, const char *spec)
+{
+	_cleanup_(source_unrefp) struct source *source = NULL;
+	int r;
+
+	r = endless_new(&source, &gone_ops);
+	if (r)
+		return r;
+	source->spec = strdup(spec);
+	if (!source->spec)
+		return -ENOMEM;
+	*ret = TAKE_PTR(source);
+	return 0;
 }
