@@ -3,6 +3,7 @@
 #include "control/call.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "control/connection.h"
@@ -62,10 +63,12 @@ static void assert_fits(const struct call *call, const char *member, enum idl_pa
 #endif
 }
 
-static void call_send(struct call *call, json_t *message)
+static void call_send(struct call *call, json_t *message, int given)
 {
+	_cleanup_(closep) int fd = given;
+
 	if (call->connection && message && !call->request.is_oneway)
-		connection_send(call->connection, message);
+		connection_send(call->connection, message, TAKE_FD(fd));
 	json_decref(message);
 }
 
@@ -80,11 +83,16 @@ static void call_finish(struct call *call)
 
 void call_reply(struct call *call, json_t *parameters)
 {
+	call_reply_fd(call, parameters, -EBADF);
+}
+
+void call_reply_fd(struct call *call, json_t *parameters, int fd)
+{
 	if (!parameters)
 		parameters = json_object();
 	assert_fits(call, call->method ? call->method->name : NULL, IDL_OUTPUT, parameters);
 	call->on_gone = NULL; /* also when these words are what makes the client go */
-	call_send(call, varlink_reply_new(parameters, false));
+	call_send(call, varlink_reply_new(parameters, false), fd);
 	call_finish(call);
 }
 
@@ -92,7 +100,7 @@ void call_notify(struct call *call, json_t *parameters)
 {
 	assert(call->request.is_more);
 	assert_fits(call, call->method->name, IDL_OUTPUT, parameters);
-	call_send(call, varlink_reply_new(parameters, true));
+	call_send(call, varlink_reply_new(parameters, true), -EBADF);
 }
 
 void call_fail(struct call *call, const char *error, json_t *parameters)
@@ -104,7 +112,7 @@ void call_fail(struct call *call, const char *error, json_t *parameters)
 	if (call->idl && strncmp(error, idl_name(call->idl), (size_t)(dot - error)) == 0)
 		assert_fits(call, dot + 1, IDL_ERROR, parameters);
 	call->on_gone = NULL;
-	call_send(call, varlink_error_new(error, parameters));
+	call_send(call, varlink_error_new(error, parameters), -EBADF);
 	call_finish(call);
 }
 

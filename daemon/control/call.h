@@ -52,6 +52,9 @@ void call_set_gone(struct call *call, void (*on_gone)(struct call *call, void *u
 /* The last reply; @parameters is consumed, NULL is an empty object. */
 void call_reply(struct call *call, json_t *parameters);
 
+/* The same with an fd, which index 0 of a parameter means. @fd: consumed. */
+void call_reply_fd(struct call *call, json_t *parameters, int fd);
+
 /* A reply with more to come. Only where the client asked for more. */
 void call_notify(struct call *call, json_t *parameters);
 

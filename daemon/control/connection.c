@@ -7,8 +7,10 @@
 #include <event2/buffer.h>
 #include <event2/event.h>
 #include <poll.h>
+#include <sys/queue.h>
 #include <sys/time.h>
 
+#include "base/units.h"
 #include "control/call.h"
 #include "control/control.h"
 #include "control/method.h"
@@ -19,6 +21,14 @@
 
 #define DRAIN_SECONDS 5
 #define FRAME_SECONDS 5 /* for one message, from its first byte to its last */
+#define MAX_WAITING   4 /* fds for a client that does not read */
+
+/* An fd goes with the first byte of its message, and none of the next message goes with it. */
+struct waiting_fd {
+	STAILQ_ENTRY(waiting_fd) waiting_link;
+	uint64_t start, end; /* of the message, counted from the first byte we ever said */
+	int fd;		     /* owned */
+};
 
 struct connection {
 	unsigned int n_refs;
@@ -30,6 +40,9 @@ struct connection {
 	struct event *write_event; /* owned; while bytes wait */
 	struct event *amid_timer;  /* owned; while a message has begun and not ended */
 	struct evbuffer *backlog;  /* owned */
+	uint64_t n_sent;	   /* bytes, ever: where the backlog begins */
+	STAILQ_HEAD(, waiting_fd) waiting_list;
+	unsigned int n_waiting;
 	struct frame_reader reader;
 	struct call *call; /* a reference; the one at work */
 	bool is_draining;
@@ -54,6 +67,7 @@ int connection_new(struct connection **ret, struct server *server, int given,
 	connection->n_refs = 1;
 	connection->credentials = *credentials;
 	connection->fd = TAKE_FD(fd);
+	STAILQ_INIT(&connection->waiting_list);
 	connection->backlog = evbuffer_new();
 	connection->read_event = event_new(base, connection->fd, EV_READ | EV_PERSIST, on_readable,
 					   connection);
@@ -84,6 +98,17 @@ static void free_event(struct event **event)
 	*event = NULL;
 }
 
+/* The first that waits has been sent, or never will be. */
+static void connection_drop_fd(struct connection *connection)
+{
+	struct waiting_fd *waiting = STAILQ_FIRST(&connection->waiting_list);
+
+	STAILQ_REMOVE_HEAD(&connection->waiting_list, waiting_link);
+	connection->n_waiting--;
+	closep(&waiting->fd);
+	free(waiting);
+}
+
 /* Everything that ties us to the fd; what is left is memory. */
 static void connection_close(struct connection *connection)
 {
@@ -91,6 +116,8 @@ static void connection_close(struct connection *connection)
 	free_event(&connection->gone_event);
 	free_event(&connection->write_event);
 	free_event(&connection->amid_timer);
+	while (!STAILQ_EMPTY(&connection->waiting_list))
+		connection_drop_fd(connection);
 	frame_reader_done(&connection->reader);
 	closep(&connection->fd);
 	connection->fd = -EBADF;
@@ -139,16 +166,24 @@ static int connection_flush(struct connection *connection)
 {
 	while (evbuffer_get_length(connection->backlog)) {
 		size_t n_piece = evbuffer_get_contiguous_space(connection->backlog);
+		struct waiting_fd *waiting = STAILQ_FIRST(&connection->waiting_list);
+		bool has_fd = waiting && waiting->start == connection->n_sent;
 		size_t n_sent;
 		int r;
 
+		if (waiting)
+			n_piece = min_u64(n_piece, (has_fd ? waiting->end : waiting->start) -
+							   connection->n_sent);
 		r = frame_send(connection->fd,
 			       evbuffer_pullup(connection->backlog, (ssize_t)n_piece), n_piece,
-			       NULL, 0, &n_sent);
+			       has_fd ? &waiting->fd : NULL, has_fd, &n_sent);
 		if (r < 0)
 			return r;
 		if (r == FRAME_NONE)
 			break;
+		if (has_fd)
+			connection_drop_fd(connection);
+		connection->n_sent += n_sent;
 		evbuffer_drain(connection->backlog, n_sent);
 	}
 	return 0;
@@ -170,19 +205,44 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata)
 		event_del(connection->write_event);
 }
 
-void connection_send(struct connection *connection, const json_t *message)
+/* Return: 0 with the message and its fd in the backlog, -EMSGSIZE, -ENOBUFS, -ENOMEM. */
+static int connection_queue(struct connection *connection, const json_t *message, int *fd)
 {
+	uint64_t start = connection->n_sent + evbuffer_get_length(connection->backlog);
+	_cleanup_(freep) struct waiting_fd *waiting = NULL;
 	_cleanup_(freep) char *bytes = NULL;
-	bool was_empty;
 	size_t n_bytes;
+	int r;
+
+	r = frame_encode(message, &bytes, &n_bytes);
+	if (r < 0)
+		return r;
+	if (evbuffer_add(connection->backlog, bytes, n_bytes) < 0)
+		return -ENOMEM;
+	if (*fd < 0)
+		return 0;
+	if (connection->n_waiting == MAX_WAITING)
+		return -ENOBUFS;
+	waiting = calloc(1, sizeof(*waiting));
+	if (!waiting)
+		return -ENOMEM;
+	connection->n_waiting++;
+	*waiting =
+		(struct waiting_fd){ .start = start, .end = start + n_bytes, .fd = TAKE_FD(*fd) };
+	STAILQ_INSERT_TAIL(&connection->waiting_list, TAKE_PTR(waiting), waiting_link);
+	return 0;
+}
+
+void connection_send(struct connection *connection, const json_t *message, int given)
+{
+	_cleanup_(closep) int fd = given;
+	bool was_empty;
 	int r;
 
 	if (!connection_is_open(connection))
 		return;
-	r = frame_encode(message, &bytes, &n_bytes);
 	was_empty = evbuffer_get_length(connection->backlog) == 0;
-	if (r == 0 && evbuffer_add(connection->backlog, bytes, n_bytes) < 0)
-		r = -ENOMEM;
+	r = connection_queue(connection, message, &fd);
 	if (r == 0 && was_empty)
 		r = connection_flush(connection);
 	if (r == 0 &&
@@ -222,7 +282,7 @@ static void connection_fail(struct connection *connection, const char *what)
 	message = varlink_error_new("io.ufd.manager.BadMessage",
 				    json_pack("{s:s}", "message", what));
 	if (message)
-		connection_send(connection, message);
+		connection_send(connection, message, -EBADF);
 	json_decref(message);
 	if (connection->server)
 		connection_drain(connection);

@@ -37,8 +37,11 @@ void connection_drop(struct connection *connection);
 
 const struct credentials *connection_credentials(const struct connection *connection);
 
-/* @message: borrowed. A client that lets more pile up than the limit is dropped. */
-void connection_send(struct connection *connection, const json_t *message);
+/*
+ * @message: borrowed. @fd: consumed; goes along, -EBADF for none. A client that lets more pile up
+ * than the limit is dropped.
+ */
+void connection_send(struct connection *connection, const json_t *message, int fd);
 
 /* @call has had its last reply. */
 void connection_call_done(struct connection *connection, struct call *call);

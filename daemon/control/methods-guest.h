@@ -18,6 +18,9 @@ int method_add_regions(struct control *control, struct call *call, struct refusa
 /* methods-process.c */
 int method_attach_process(struct control *control, struct call *call, struct refusal *refusal);
 
+/* methods-ledger.c */
+int method_ledger(struct control *control, struct call *call, struct refusal *refusal);
+
 /* methods-snapshot.c */
 int method_snapshot_save(struct control *control, struct call *call, struct refusal *refusal);
 /* methods-restore.c */
