@@ -28,15 +28,20 @@
 #define RECORDS_AT  (FLIGHT_AT + 68 * KIB)
 #define FIXED_BYTES (RECORDS_AT + 2 * LEDGER_RECORD_BYTES)
 
-/* Written once. Every layout begins with these fields, so that any reader can refuse any other. */
+/*
+ * Every layout begins with these fields, so that any reader can refuse any other. Written once, but
+ * for @min_reader: the number, and its complement above it, so that one store changes both and no
+ * crash leaves a half of each.
+ */
 struct header {
 	uint64_t magic;
-	uint64_t checksum; /* of all that follows */
+	uint64_t checksum; /* of all from here to @min_reader */
 	uint32_t layout;
-	uint32_t min_reader;
+	uint32_t unused;
 	uint64_t length_bytes; /* of the fixed parts */
 	char guest_name[NAME_LENGTH];
-	uint64_t reserved[4];
+	_Atomic uint64_t min_reader;
+	uint64_t reserved[3];
 };
 
 static_assert(sizeof(struct ledger_messages) <= SCAN_AT - MESSAGES_AT,
@@ -63,7 +68,8 @@ struct ledger {
 
 static uint64_t header_checksum(const struct header *header)
 {
-	return XXH3_64bits(&header->layout, sizeof(*header) - offsetof(struct header, layout));
+	return XXH3_64bits(&header->layout,
+			   offsetof(struct header, min_reader) - offsetof(struct header, layout));
 }
 
 static int map(const struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret)
@@ -121,8 +127,8 @@ static int ledger_format(struct ledger *ledger, const char *guest_name)
 	ledger->fixed = fixed;
 	records_format(&ledger->records, ledger->fixed + RECORDS_AT, LEDGER_RECORD_BYTES);
 	header = fixed;
-	header->layout = LEDGER_LAYOUT;
-	header->min_reader = LEDGER_LAYOUT;
+	header->layout = ledger_layout;
+	ledger_set_min_reader(ledger, ledger_layout);
 	header->length_bytes = FIXED_BYTES;
 	memcpy(header->guest_name, guest_name, strlen(guest_name));
 	header->checksum = header_checksum(header);
@@ -220,10 +226,12 @@ void ledger_unlink(const struct ledger *ledger, int directory)
 static int header_check(const struct header *mapped)
 {
 	struct header header = *mapped;
+	uint32_t min_reader = (uint32_t)header.min_reader;
 
-	if (header.magic != MAGIC || header.checksum != header_checksum(&header))
+	if (header.magic != MAGIC || header.checksum != header_checksum(&header) ||
+	    header.min_reader >> 32 != (uint32_t)~min_reader)
 		return LEDGER_DAMAGED;
-	if (header.min_reader > LEDGER_LAYOUT)
+	if (min_reader > ledger_layout)
 		return LEDGER_TOO_NEW;
 	if (header.length_bytes != FIXED_BYTES ||
 	    !memchr(header.guest_name, '\0', sizeof(header.guest_name)))
@@ -316,6 +324,18 @@ struct ledger *ledger_free(struct ledger *ledger)
 int ledger_fd(const struct ledger *ledger)
 {
 	return ledger->fd;
+}
+
+void ledger_set_min_reader(struct ledger *ledger, uint32_t layout)
+{
+	struct header *header = (struct header *)ledger->fixed;
+
+	header->min_reader = layout | (uint64_t)~layout << 32;
+}
+
+uint32_t ledger_min_reader(const struct ledger *ledger)
+{
+	return (uint32_t)((const struct header *)ledger->fixed)->min_reader;
 }
 
 const char *ledger_guest_name(const struct ledger *ledger)

@@ -3,7 +3,7 @@
  * The ledger: what of one guest survives the daemon. One memfd, updated in place.
  *
  * Layout 1, little endian, every part page aligned:
- *	header    4 KiB	 magic, layout, min_reader, length of these parts, checksum; guest name
+ *	header    4 KiB	 magic, layout, length of these parts, checksum, guest name; min_reader
  *	messages  4 KiB	 the buffer that uffds are read into, see struct ledger_messages
  *	scan     64 KiB	 a PAGEMAP_SCAN vector, zeroed before each call
  *	board     4 KiB	 what the demand thread is busy with, see flight.h
@@ -34,6 +34,7 @@
 #include "base/cleanup.h"
 
 #define LEDGER_LAYOUT	    1
+#define LEDGER_OLDEST	    1 /* layout whose readers can still be written for */
 #define LEDGER_N_MESSAGES   16
 #define LEDGER_N_PUTS	    32
 #define LEDGER_SCAN_BYTES   65536
@@ -63,6 +64,9 @@ struct board;
 struct flight;
 struct ledger;
 
+/* LEDGER_LAYOUT, the newest that this program reads; tests link programs of a later one. */
+extern const uint32_t ledger_layout;
+
 /* A ledger for a new guest. @guest_name: at most 63 bytes. Return: 0 or -errno. */
 int ledger_new(struct ledger **ret, const char *guest_name);
 
@@ -86,7 +90,7 @@ int ledger_open_readonly(struct ledger **ret, int fd);
 enum {
 	_LEDGER_OK,
 	LEDGER_DAMAGED, /* header or length are wrong */
-	LEDGER_TOO_NEW, /* min_reader is above LEDGER_LAYOUT */
+	LEDGER_TOO_NEW, /* min_reader is above ledger_layout */
 };
 
 /*
@@ -100,6 +104,15 @@ DEFINE_CLEANUP(struct ledger, ledger_free)
 
 int ledger_fd(const struct ledger *ledger); /* borrowed */
 const char *ledger_guest_name(const struct ledger *ledger);
+
+/*
+ * Who may read it: readers of this layout, and newer ones. A new ledger asks for its own layout; a
+ * release that can still be rolled back lets the one before read what it writes. Old or new after a
+ * crash. Not while another thread sets it.
+ */
+void ledger_set_min_reader(struct ledger *ledger, uint32_t layout);
+uint32_t ledger_min_reader(const struct ledger *ledger);
+
 struct ledger_messages *ledger_messages(struct ledger *ledger);
 void *ledger_scan_vector(struct ledger *ledger); /* LEDGER_SCAN_BYTES */
 struct board *ledger_board(struct ledger *ledger);

@@ -18,9 +18,10 @@
 /* The layout, written a second time. */
 enum {
 	AT_CHECKSUM = 8,
-	AT_MIN_READER = 20,
+	AT_LAYOUT = 16,
 	AT_LENGTH = 24,
 	AT_NAME = 32,
+	AT_MIN_READER = 96,
 	AT_BOARD = 8192 + 65536,
 	AT_FLIGHT = AT_BOARD + 4096,
 	AT_RECORDS = AT_FLIGHT + 68 * 1024,
@@ -318,6 +319,7 @@ static const struct {
 	{ "another checksum", FIXED_BYTES, F_SEAL_SHRINK, AT_CHECKSUM, 1, LEDGER_DAMAGED },
 	{ "another name", FIXED_BYTES, F_SEAL_SHRINK, AT_NAME, 1, LEDGER_DAMAGED },
 	{ "another length inside", FIXED_BYTES, F_SEAL_SHRINK, AT_LENGTH, 1, LEDGER_DAMAGED },
+	{ "another least reader", FIXED_BYTES, F_SEAL_SHRINK, AT_MIN_READER, 1, LEDGER_DAMAGED },
 };
 
 START_TEST(adopt_takes_only_what_is_whole)
@@ -360,16 +362,34 @@ START_TEST(a_ledger_of_a_later_layout_is_read_only_if_it_says_so)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *copy = NULL;
 	_cleanup_(closep) int fd = copy_of(ledger, FIXED_BYTES, F_SEAL_SHRINK);
-	uint32_t words[2] = { LEDGER_LAYOUT + 1, later_layouts[_i].min_reader };
-	unsigned char header[128];
+	uint64_t min_reader = later_layouts[_i].min_reader;
+	uint32_t layout = LEDGER_LAYOUT + 1;
+	unsigned char header[AT_MIN_READER];
 	uint64_t checksum;
 
 	ck_assert_int_eq(pread(fd, header, sizeof(header), 0), sizeof(header));
-	memcpy(header + AT_MIN_READER - 4, words, sizeof(words));
-	checksum = XXH3_64bits(header + AT_MIN_READER - 4, sizeof(header) - AT_MIN_READER + 4);
+	memcpy(header + AT_LAYOUT, &layout, sizeof(layout));
+	checksum = XXH3_64bits(header + AT_LAYOUT, AT_MIN_READER - AT_LAYOUT);
 	memcpy(header + AT_CHECKSUM, &checksum, sizeof(checksum));
 	ck_assert_int_eq(pwrite(fd, header, sizeof(header), 0), sizeof(header));
+	min_reader |= ~min_reader << 32;
+	ck_assert_int_eq(pwrite(fd, &min_reader, 8, AT_MIN_READER), 8);
 	ck_assert_int_eq(ledger_adopt(&copy, fd), later_layouts[_i].result);
+}
+END_TEST
+
+/* As an upgrade does when it can no longer be rolled back. */
+START_TEST(what_a_ledger_asks_of_its_readers_can_change)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *copy = NULL;
+
+	ck_assert_uint_eq(ledger_min_reader(ledger), LEDGER_LAYOUT);
+	ledger_set_min_reader(ledger, LEDGER_LAYOUT + 1);
+	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), LEDGER_TOO_NEW);
+	ck_assert_int_eq(ledger_open_readonly(&copy, ledger_fd(ledger)), LEDGER_TOO_NEW);
+	ledger_set_min_reader(ledger, LEDGER_LAYOUT);
+	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), 0);
+	ck_assert_uint_eq(ledger_min_reader(copy), LEDGER_LAYOUT);
 }
 END_TEST
 
@@ -447,6 +467,7 @@ int main(void)
 			UNIT(adopt_refuses_what_is_no_memfd),
 			UNIT_TABLE(a_ledger_of_a_later_layout_is_read_only_if_it_says_so,
 				   later_layouts),
+			UNIT(what_a_ledger_asks_of_its_readers_can_change),
 			UNIT(adopt_writes_nothing),
 			UNIT(random_damage_is_survived),
 			{},
