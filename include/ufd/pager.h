@@ -57,6 +57,8 @@ enum ufd_event_kind {
 	UFD_EVENT_EXHAUSTED,	  /* no memory or no huge page for a fill; retried with backoff */
 	UFD_EVENT_SOURCE_CHANGED, /* the source's file was replaced, cut or written under us */
 	UFD_EVENT_LOST,		  /* value: events that did not fit the queue */
+	UFD_EVENT_HELD, /* filling is held back before the limit of a memory control group; value: MiB left */
+	UFD_EVENT_RELEASED, /* there is room again: filling goes on */
 };
 
 /* Readable; valid during the callback. Grows at the end. */
@@ -476,7 +478,10 @@ struct ufd_guest_stats {
 	uint64_t absent_bytes, present_bytes, removed_bytes, length_bytes; /* now */
 	uint64_t fault_p50_ns, fault_p90_ns, fault_p99_ns, fault_max_ns;
 	uint64_t n_mappings, n_memories;
-	uint32_t is_complete, is_graduated, is_ended, reserved;
+	uint32_t is_complete, is_graduated, is_ended;
+	uint32_t is_held;	 /* filling is held back before a memory limit, now */
+	uint64_t held;		 /* times that it was */
+	uint64_t faults_strange; /* at addresses that belong to no mapping we know */
 };
 
 /* Any thread. @stats->size must be set (UFD_OPTS()); a shorter, older struct is filled as far as it goes. */

@@ -27,6 +27,7 @@ struct fault_counters {
 	_Atomic uint64_t wakes;
 	_Atomic uint64_t retries;
 	_Atomic uint64_t poisoned_pages;
+	_Atomic uint64_t held; /* times that filling was held back before a memory limit */
 	struct histogram demand_latency; /* message read to page filled */
 };
 

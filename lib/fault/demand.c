@@ -150,6 +150,7 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 	/* after the look, which takes the signal: what is queued later signals again */
 	commands_take(demand);
 	demand_answers(demand);
+	allowance_run(demand);
 	if (demand->is_recovering) {
 		demand->is_recovering = false;
 		put_recover(demand);
@@ -322,6 +323,7 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 	pthread_mutex_init(&demand->command_lock, NULL);
 	park_init(&demand->park);
 	stalls_init(&demand->stalls);
+	allowance_init(&demand->allowance);
 	for (uint32_t i = 0; i < guest->n_memories; i++)
 		page_bytes = max_u64(page_bytes, guest->memories[i]->page_bytes);
 

@@ -29,6 +29,7 @@
 #include "fault/command.h"
 #include "fault/counters.h"
 
+struct allowance_look;
 struct demand;
 struct guest;
 
@@ -84,6 +85,15 @@ int demand_sleep(struct demand *demand, uint64_t sleep_ns);
  * piece of work at most. Return: the command's result.
  */
 int demand_command(struct demand *demand, struct command *command);
+
+/*
+ * The bulk thread has looked at the limits of memory control groups (fault/allowance.h). Between
+ * looks: does the thread ask for one; does it hold filling back?
+ * Context: any; does not block.
+ */
+void demand_allow(struct demand *demand, const struct allowance_look *look);
+bool demand_wants_look(const struct demand *demand);
+bool demand_is_held(const struct demand *demand);
 
 /* What happened, oldest first. Context: one consumer thread each. False: nothing (more). */
 bool demand_take_notice(struct demand *demand, struct notice *ret);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "base/ring.h"
+#include "fault/allowance.h"
 #include "fault/background.h"
 #include "fault/command.h"
 #include "fault/counters.h"
@@ -62,6 +63,7 @@ struct demand {
 	struct stalls stalls;
 	struct window window;
 	struct background background;
+	struct allowance allowance;
 	struct fault_counters counters;
 	const void *zeros;	/* ZEROS_BYTES of untouched zero pages, for COPY */
 	uint64_t now_ns;	/* of this round */

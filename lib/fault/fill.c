@@ -238,6 +238,17 @@ static void fill_begin_backing(struct demand *demand, struct memory *memory, str
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - demand->fault_ns);
 }
 
+/* The group's limit is too near. As fill_begin(). */
+static bool fill_hold(struct demand *demand, struct memory *memory, uint64_t page,
+		      enum slot_cause cause)
+{
+	if (cause != CAUSE_DEMAND || !demand_is_held(demand))
+		return false;
+	count_add(&demand->counters.exhausted, 1);
+	stall_add(demand, memory, page, ENOMEM);
+	return true;
+}
+
 bool fill_begin(struct demand *demand, struct memory *memory, struct page_range pages,
 		enum slot_cause cause)
 {
@@ -267,6 +278,10 @@ bool fill_begin(struct demand *demand, struct memory *memory, struct page_range 
 	/* larger pages came, and no buffer holds one yet */
 	if (memory->page_bytes > demand->slots.buffer_bytes)
 		return false;
+	n = allowance_pages(demand, memory, cause, pages.count);
+	if (!n)
+		return fill_hold(demand, memory, pages.first, cause);
+	pages.count = n;
 	slot = slot_take(&demand->slots, cause);
 	if (!slot)
 		return false;

@@ -44,9 +44,10 @@ void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page)
 	struct page_range one = { page, 1 };
 	uint64_t done_bytes = 0;
 	bool exists = false;
-	int outcome;
+	int outcome = UFFD_NO_MEMORY;
 
-	outcome = fill_zeros(demand, mapping, one, &done_bytes);
+	if (allowance_pages(demand, memory, CAUSE_DEMAND, 1))
+		outcome = fill_zeros(demand, mapping, one, &done_bytes);
 	if (outcome == 0) {
 		if (page_states_move(&memory->states, page, PAGE_ABSENT, PAGE_REMOVED))
 			demand_settled(demand, memory, 1);

@@ -109,6 +109,16 @@ void stall_unask(struct demand *demand, struct memory *memory, struct page_range
 	}
 }
 
+void stall_retry_all(struct demand *demand)
+{
+	struct stalls *stalls = &demand->stalls;
+
+	for (unsigned int i = 0; i < stalls->n; i++)
+		stalls->entries[i].retry_at_ns = demand->now_ns;
+	if (stalls->n)
+		stalls->next_ns = demand->now_ns;
+}
+
 void stall_put_poison(struct demand *demand, struct mapping *mapping, uint64_t page)
 {
 	struct hva_range range = { mapping_address(mapping, page), mapping->memory->page_bytes };

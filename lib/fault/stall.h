@@ -55,5 +55,8 @@ void stall_unask(struct demand *demand, struct memory *memory, struct page_range
 /* A marker that raises SIGBUS at @page of this mapping; who waits there gets it. */
 void stall_put_poison(struct demand *demand, struct mapping *mapping, uint64_t page);
 
+/* What kept pages away may be over: ask again for all of them now. */
+void stall_retry_all(struct demand *demand);
+
 /* Ask again for what is due, apply the policy to what is overdue. */
 void stall_run(struct demand *demand);

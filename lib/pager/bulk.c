@@ -182,23 +182,31 @@ void bulk_let_go(struct ufd_pager_guest *paged)
 static void *bulk_main(void *userdata)
 {
 	struct ufd_pager *pager = userdata;
-	uint64_t watched_ns = clock_now_ns();
+	uint64_t watched_ns = clock_now_ns(), look_at_ns = 0;
 
 	(void)setpriority(PRIO_PROCESS, 0, BULK_NICE); /* of this thread */
 	(void)pthread_setname_np(pthread_self(), "ufd-bulk");
 	while (!atomic_load(&pager->must_stop)) {
 		struct pollfd wait = { .fd = pager->chore_fd, .events = POLLIN };
+		uint64_t n, now_ns = clock_now_ns();
 		bool is_watch;
-		uint64_t n;
 
-		(void)poll(&wait, 1, WATCH_MS);
+		(void)poll(
+			&wait, 1,
+			look_at_ns > now_ns
+				? (int)min_u64((look_at_ns - now_ns) / NSEC_PER_MSEC + 1, WATCH_MS)
+				: 0);
 		(void)!read(pager->chore_fd, &n, sizeof(n));
 		is_watch = clock_now_ns() - watched_ns >= WATCH_MS * NSEC_PER_MSEC;
 		if (is_watch)
 			watched_ns = clock_now_ns();
+		look_at_ns = UINT64_MAX;
 		for (struct ufd_pager_guest *paged = bulk_next(pager, NULL); paged;
 		     paged = bulk_next(pager, paged)) {
 			bulk_chores(paged);
+			limits_look(paged);
+			if (paged_demand(paged))
+				look_at_ns = min_u64(look_at_ns, paged->look_at_ns);
 			if (is_watch)
 				bulk_watch(paged);
 		}

@@ -205,6 +205,8 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 	pthread_mutex_lock(&paged->model_lock);
 	r = demand_new(&demand, paged->guest, &config);
 	if (r == 0)
+		limits_begin(paged, demand);
+	if (r == 0)
 		r = demand_start(demand);
 	if (r == 0)
 		/* pairs with acquire in paged_demand() */

@@ -8,6 +8,7 @@
 
 #include "fault/demand.h"
 #include "guest/guest.h"
+#include "kernel/memcg.h"
 #include "source/source.h"
 #include "ufd/pager.h"
 
@@ -40,6 +41,10 @@ struct ufd_pager_guest {
 	pid_t told_pids[N_TOLD_PIDS]; /* foreign mappers that were announced */
 	unsigned int n_told_pids;
 
+	/* of the bulk thread */
+	uint64_t look_at_ns;  /* when its limits are due */
+	uint64_t limit_group; /* the control group that limits it most; 0: none does */
+
 	_Atomic bool is_graduated;
 	_Atomic bool is_ended;
 };
@@ -51,6 +56,8 @@ struct ufd_pager {
 	pthread_t bulk;
 	bool has_bulk;
 	_Atomic bool must_stop;
+
+	struct memcg_tree groups; /* where limits of memory are found */
 
 	pthread_mutex_t lock;	/* the list and who uses its members */
 	pthread_cond_t changed; /* a guest completed, ended, or lost its last user */
@@ -79,6 +86,13 @@ void bulk_let_go(struct ufd_pager_guest *paged);
 /* Sleep until pager->changed, or @until_ns. Holding pager->lock. Return: false when time is over.
  */
 bool bulk_wait_change(struct ufd_pager *pager, uint64_t until_ns);
+
+/* ---- limits.c: how much the guests' control groups leave ---- */
+
+/* Before the thread fills its first page. Context: job; blocks. */
+void limits_begin(struct ufd_pager_guest *paged, struct demand *demand);
+/* If it is due, or asked for; sets look_at_ns. Context: bulk. */
+void limits_look(struct ufd_pager_guest *paged);
 
 /* ---- mappers.c: who else maps a memory ---- */
 

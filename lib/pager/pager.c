@@ -40,6 +40,8 @@ EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *gi
 			r = -errno;
 	}
 	if (r == 0)
+		r = memcg_find_tree(&pager->groups);
+	if (r == 0)
 		r = bulk_start(pager);
 	if (r < 0) {
 		ufd_pager_free(pager);

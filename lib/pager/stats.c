@@ -45,6 +45,8 @@ static void stats_of_faults(const struct fault_counters *counters, struct ufd_gu
 	stats->wakes = count_get(&counters->wakes);
 	stats->retries = count_get(&counters->retries);
 	stats->poisoned_pages = count_get(&counters->poisoned_pages);
+	stats->held = count_get(&counters->held);
+	stats->faults_strange = count_get(&counters->faults_strange);
 	stats->fault_p50_ns = histogram_quantile_ns(&counters->demand_latency, 500);
 	stats->fault_p90_ns = histogram_quantile_ns(&counters->demand_latency, 900);
 	stats->fault_p99_ns = histogram_quantile_ns(&counters->demand_latency, 990);
@@ -57,8 +59,10 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 	struct ufd_guest_stats stats = { .size = sizeof(stats) };
 	const struct guest *guest = paged->guest;
 
-	if (paged_demand(paged))
+	if (paged_demand(paged)) {
 		stats_of_faults(demand_counters(paged_demand(paged)), &stats);
+		stats.is_held = demand_is_held(paged_demand(paged));
+	}
 	for (uint32_t i = 0; i < guest->n_memories; i++) {
 		struct ufd_memory_stats memory = { .size = sizeof(memory) };
 
