@@ -15,3 +15,4 @@
 #define LOG_ID_COMPLETED      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0a"
 #define LOG_ID_CONFIG	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0b"
 #define LOG_ID_HUNG	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0c"
+#define LOG_ID_HELD	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f10"

@@ -84,6 +84,11 @@ static const struct event_form {
 				  LOG_ID_EXHAUSTED, LOG_LEVEL_WARNING },
 	[UFD_EVENT_SOURCE_CHANGED] = { "source_changed", "the source's file was changed under us",
 				       LOG_ID_SOURCE_CHANGED, LOG_LEVEL_ERROR },
+	[UFD_EVENT_HELD] = { "held",
+			     "filling is held back: its memory control group has %lld MiB left",
+			     LOG_ID_HELD, LOG_LEVEL_WARNING },
+	[UFD_EVENT_RELEASED] = { "released", "there is room again: filling goes on", LOG_ID_HELD,
+				 LOG_LEVEL_INFO },
 	[UFD_EVENT_LOST] = { NULL, "%lld events were lost", NULL, LOG_LEVEL_WARNING },
 };
 #define N_FORMS (sizeof(forms) / sizeof(forms[0]))

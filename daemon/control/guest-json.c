@@ -61,6 +61,8 @@ json_t *guest_counters_json(struct registration *registration)
 	COUNTER(wakes);
 	COUNTER(retries);
 	COUNTER(poisoned_pages);
+	COUNTER(held);
+	COUNTER(faults_strange);
 	COUNTER(fault_p50_ns);
 	COUNTER(fault_p90_ns);
 	COUNTER(fault_p99_ns);
