@@ -61,7 +61,10 @@ void put_clear(struct demand *demand, const struct slot *slot)
 			      memory_order_release);
 }
 
-/* The ledger is foreign input: a note that cannot be one of ours is none. */
+/*
+ * The ledger is foreign input: a note that cannot be one of ours is none. Nor is there doubt about a
+ * memory whose bytes are in its file: whatever the file holds is right.
+ */
 static bool put_is_sound(const struct demand *demand, struct put put)
 {
 	const struct memory *memory;
@@ -69,7 +72,7 @@ static bool put_is_sound(const struct demand *demand, struct put put)
 	if (put.memory >= demand->n_memories)
 		return false;
 	memory = demand->guest->memories[put.memory];
-	return memory && put.pages.first < memory_n_pages(memory) &&
+	return !memory->is_backing_source && put.pages.first < memory_n_pages(memory) &&
 	       put.pages.count <= memory_n_pages(memory) - put.pages.first &&
 	       put.pages.count <= demand->slots.buffer_bytes / memory->page_bytes;
 }
@@ -150,8 +153,7 @@ void put_recover(struct demand *demand)
 		if (!put_is_sound(demand, put_get(demand, i)))
 			puts_of(demand)[i] = 0;
 	for (uint32_t i = 0; i < demand->n_memories; i++)
-		if (demand->guest->memories[i])
-			put_give_back_all(demand, demand->guest->memories[i]);
+		put_give_back_all(demand, demand->guest->memories[i]);
 	for (unsigned int i = 0; i < LEDGER_N_PUTS; i++)
 		put_resume(demand, i);
 }

@@ -18,8 +18,8 @@
 #include "base/units.h"
 
 #define FLIGHT_N_EVENTS 4096
-#define BOARD_N_FILLS	32  /* one a slot of the data plane */
-#define BOARD_N_STALLS	64  /* the oldest stalled pages */
+#define BOARD_N_FILLS	32 /* one a slot of the data plane */
+#define BOARD_N_STALLS	64 /* the oldest stalled pages */
 
 /* The numbers are part of the layout: never reused. */
 enum flight_kind {
@@ -103,9 +103,9 @@ struct board_stall {
 struct board {
 	_Atomic uint64_t beat_us; /* CLOCK_MONOTONIC of the thread's last round, asleep or not */
 	_Atomic uint32_t pager_pid;
-	_Atomic uint32_t is_asleep; /* in its wait for something to happen: a late beat is no sign */
-	_Atomic uint64_t n_parked;  /* faults that wait for a slot or for the kernel */
-	_Atomic uint64_t held_since_us; /* filling is held back (FLIGHT_HELD) since then; 0: it is not */
+	_Atomic uint32_t is_asleep;	/* waits for something to happen: a late beat is no sign */
+	_Atomic uint64_t n_parked;	/* faults that wait for a slot or for the kernel */
+	_Atomic uint64_t held_since_us; /* filling is held back (FLIGHT_HELD); 0: it is not */
 	uint64_t reserved[4];
 	struct board_fill fills[BOARD_N_FILLS];
 	struct board_stall stalls[BOARD_N_STALLS];

@@ -140,6 +140,8 @@ int guest_add_mapping(struct guest *guest, const struct mapping *mapping,
 	if ((at > 0 && do_overlap(old->mappings[at - 1], mapping)) ||
 	    (at < old->n_mappings && do_overlap(old->mappings[at], mapping)))
 		return GUEST_OVERLAP;
+	if (old->n_mappings == MAX_MAPPINGS)
+		return GUEST_FULL;
 
 	view = view_alloc(old->n_mappings + 1);
 	copy = malloc(sizeof(*copy));

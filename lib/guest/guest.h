@@ -38,7 +38,7 @@ struct guest {
 
 enum {
 	_GUEST_OK,
-	GUEST_FULL,    /* no room for another mapper or memory */
+	GUEST_FULL,    /* no room for another mapper, memory or mapping */
 	GUEST_OVERLAP, /* the mapping overlaps another one of the same mapper */
 	GUEST_UNKNOWN, /* no such mapping */
 };
@@ -67,7 +67,7 @@ int guest_add_memory(struct guest *guest, struct memory *memory);
  * @ret:     the copy in the new view
  *
  * guest->view is the new one on return; a running demand thread still uses the old.
- * Return: 0, GUEST_OVERLAP, -ENOMEM.
+ * Return: 0, GUEST_OVERLAP, GUEST_FULL, -ENOMEM.
  */
 int guest_add_mapping(struct guest *guest, const struct mapping *mapping,
 		      struct guest_view **ret_old, struct mapping **ret);

@@ -442,6 +442,24 @@ void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id)
 	pthread_mutex_unlock(&ledger->lock);
 }
 
+int ledger_copy_record(const struct ledger *ledger, uint32_t tag, uint32_t id, void *data,
+		       size_t n_bytes, size_t *ret_n_bytes)
+{
+	pthread_mutex_t *lock = (pthread_mutex_t *)&ledger->lock;
+	const void *found;
+	size_t n_found;
+	int r;
+
+	pthread_mutex_lock(lock);
+	r = records_get(&ledger->records, tag, id, &found, &n_found);
+	if (r == 0) {
+		memcpy(data, found, n_found < n_bytes ? n_found : n_bytes);
+		*ret_n_bytes = n_found;
+	}
+	pthread_mutex_unlock(lock);
+	return r;
+}
+
 int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
 		      size_t *ret_n_bytes)
 {

@@ -150,6 +150,13 @@ int ledger_put_record(struct ledger *ledger, uint32_t tag, uint32_t id, const vo
 		      size_t n_bytes);
 void ledger_drop_record(struct ledger *ledger, uint32_t tag, uint32_t id);
 
+/*
+ * A copy of at most @n_bytes of it; *@ret_n_bytes is its length, which may be more.
+ * Context: any; as putting. Return: 0, -ENOENT.
+ */
+int ledger_copy_record(const struct ledger *ledger, uint32_t tag, uint32_t id, void *data,
+		       size_t n_bytes, size_t *ret_n_bytes);
+
 /* Return: 0 with a pointer into the ledger, -ENOENT. */
 int ledger_get_record(const struct ledger *ledger, uint32_t tag, uint32_t id, const void **ret_data,
 		      size_t *ret_n_bytes);

@@ -160,11 +160,36 @@ int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_conf
 	return 0;
 }
 
-/*
- * Counts, and where no COPY can be repeated puts filling pages back. Looks only at those parts of
- * the states that were ever written.
- */
-static void memory_settle(struct memory *memory, const struct ledger *ledger)
+int memory_recorded_file(const struct ledger *ledger, uint32_t id, dev_t *ret_device,
+			 ino_t *ret_inode)
+{
+	const struct memory_record *record;
+	int r;
+
+	r = record_get(ledger, id, &record);
+	if (r)
+		return r;
+	*ret_device = record->device;
+	*ret_inode = record->inode;
+	return 0;
+}
+
+int memory_new_forgotten(struct memory **ret, uint32_t id)
+{
+	struct memory *memory = calloc(1, sizeof(*memory));
+
+	if (!memory)
+		return -ENOMEM;
+	memory->id = id;
+	memory->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	memory->backing = -EBADF;
+	memory->is_forgotten = true;
+	*ret = memory;
+	return 0;
+}
+
+/* Counts. Looks only at those parts of the states that were ever written. */
+static void memory_count(struct memory *memory, const struct ledger *ledger)
 {
 	uint64_t pages_per_byte = PAGES_PER_WORD / sizeof(uint64_t);
 	uint64_t n_pages = memory->states.n_pages;
@@ -178,8 +203,6 @@ static void memory_settle(struct memory *memory, const struct ledger *ledger)
 
 		range.first = (at - memory->states_offset) * pages_per_byte;
 		range.count = min_u64(length * pages_per_byte, n_pages - range.first);
-		if (memory->is_backing_source)
-			page_states_move_all(&memory->states, range, PAGE_FILLING, PAGE_ABSENT);
 		page_states_count(&memory->states, range, counts);
 		memory->n_absent -= counts[PAGE_PRESENT] + counts[PAGE_REMOVED];
 	}
@@ -225,7 +248,7 @@ int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *c
 		return r;
 
 	memory->states.words = words;
-	memory_settle(memory, ledger);
+	memory_count(memory, ledger);
 	r = memory_adopt_poisoned(memory, ledger);
 	if (r)
 		return r;

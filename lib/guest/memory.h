@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/cleanup.h"
 #include "base/units.h"
@@ -66,9 +67,9 @@ int memory_new(struct memory **ret, uint32_t id, const struct memory_config *con
 /**
  * memory_adopt() - the memory that a record of a former process describes
  *
- * Its filling pages stay filling: the demand thread takes them over, and repeats their COPY, where
- * EEXIST means that the former process, and perhaps the guest after it, has written them. As absent
- * pages they would look like foreign touches. With the bytes in the backing they become absent.
+ * Its filling pages stay filling: the demand thread takes them over (fault/put.c), and repeats their
+ * COPY, where EEXIST means that the former process, and perhaps the guest after it, has written them.
+ * As absent pages they would look like foreign touches. Nothing is written into the ledger.
  * The config gives what the ledger cannot hold (backing, source). Return: 0, LEDGER_DAMAGED,
  * -EINVAL (differs from the record), -errno.
  */
@@ -80,6 +81,13 @@ int memory_adopt(struct memory **ret, uint32_t id, const struct memory_config *c
  * ledger. Return: 0, -ENOENT, LEDGER_DAMAGED.
  */
 int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_config *ret);
+
+/* The file that record names as its backing; 0 and 0 for anonymous memory. Return: as above. */
+int memory_recorded_file(const struct ledger *ledger, uint32_t id, dev_t *ret_device,
+			 ino_t *ret_inode);
+
+/* One that was forgotten before we came: it keeps its id from others until a new one takes it. */
+int memory_new_forgotten(struct memory **ret, uint32_t id);
 
 struct memory *memory_free(struct memory *memory);
 DEFINE_CLEANUP(struct memory, memory_free)

@@ -83,24 +83,16 @@ START_TEST(a_tebibyte_is_attached_and_adopted_within_100_ms_and_costs_no_memory)
 }
 END_TEST
 
-static const struct {
-	const char *what;
-	bool is_backing_source;
-	enum page_state filling; /* becomes */
-} adoptions[] = {
-	{ "a COPY that can be repeated stays claimed", false, PAGE_FILLING },
-	{ "a CONTINUE is asked for anew", true, PAGE_ABSENT },
-};
+static const bool are_backing_sources[] = { false, true };
 
-START_TEST(adopted_pages_are_as_they_were_but_fillings_without_a_copy)
+START_TEST(adopted_pages_are_as_they_were)
 {
 	_cleanup_(memory_freep) struct memory *memory = NULL, *adopted = NULL;
-	enum page_state expected[] = { PAGE_ABSENT, adoptions[_i].filling, PAGE_PRESENT,
-				       PAGE_REMOVED };
+	enum page_state expected[] = { PAGE_ABSENT, PAGE_FILLING, PAGE_PRESENT, PAGE_REMOVED };
 	struct memory_config config = anon_config(4);
 
 	make_ledger();
-	config.is_backing_source = adoptions[_i].is_backing_source;
+	config.is_backing_source = are_backing_sources[_i];
 	ck_assert_int_eq(memory_new(&memory, 0, &config, ledger), 0);
 	page_states_move(&memory->states, 1, PAGE_ABSENT, PAGE_FILLING);
 	page_states_move(&memory->states, 2, PAGE_ABSENT, PAGE_FILLING);
@@ -110,8 +102,7 @@ START_TEST(adopted_pages_are_as_they_were_but_fillings_without_a_copy)
 
 	ck_assert_int_eq(memory_adopt(&adopted, 0, &config, ledger), 0);
 	for (uint64_t page = 0; page < 4; page++)
-		ck_assert_msg(page_states_get(&adopted->states, page) == expected[page], "%s",
-			      adoptions[_i].what);
+		ck_assert_int_eq(page_states_get(&adopted->states, page), expected[page]);
 	ck_assert_uint_eq(adopted->n_absent, 2);
 	ck_assert(memory_is_poisoned(adopted, 2));
 	ck_assert(!memory_is_poisoned(adopted, 1));
@@ -431,8 +422,7 @@ int main(void)
 		(struct unit_test[]){
 			UNIT(a_new_memory_is_wholly_absent),
 			UNIT(a_tebibyte_is_attached_and_adopted_within_100_ms_and_costs_no_memory),
-			UNIT_TABLE(adopted_pages_are_as_they_were_but_fillings_without_a_copy,
-				   adoptions),
+			UNIT_TABLE(adopted_pages_are_as_they_were, are_backing_sources),
 			UNIT_TABLE(a_memory_that_differs_from_its_record_is_not_adopted,
 				   differences),
 			UNIT(the_record_tells_the_next_process_what_to_ask_for),
