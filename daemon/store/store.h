@@ -2,9 +2,11 @@
 /*
  * Where ledgers and handles outlive us.
  *
- *	systemd		$NOTIFY_SOCKET: two fds a guest, its ledger (`l` and a number in base 36) and its
- *			bundle (`b` and the same number): names of at most 5 characters, for all names
- *			of the service together are one environment string of at most 128 KiB
+ *	systemd		$NOTIFY_SOCKET and a store ($FDSTORE, which systemd sets since 254, or
+ *			$UFD_FDSTORE_MAX, which the unit sets): two fds a guest, its ledger (`l` and a
+ *			number in base 36) and its bundle (`b` and the same number): names of at most 5
+ *			characters, for all names of the service together are one environment string of
+ *			at most 128 KiB
  *	directory	--state-dir on a tmpfs: the ledger is a file GUEST.ledger there; the handles are
  *			fetched from the guest's processes again (refetch.h)
  *	none		guests do not outlive us; clients attach anew
@@ -12,6 +14,9 @@
  * With both, systemd keeps guests while the service runs or restarts, and on the way out
  * (store_park()) ledgers are copied into the directory, for a manager that drops the store of a
  * stopped service (systemd before 254).
+ *
+ * Whatever the back end, each guest has a number and a bundle, so that all of them can be handed to
+ * a successor that is exec()ed in our place (store_list()).
  *
  * Context: main thread or job, one call at a time (the registry's engine lock).
  */
@@ -26,13 +31,16 @@
 
 struct store;
 
-/* One guest that was kept. @ledger, @bundle: owned; @bundle is -EBADF if there is none. */
+#define STORE_NUMBER_BYTES 5 /* four digits of base 36, and NUL */
+
+/* One guest that was kept. */
 struct stored {
-	char number[5]; /* "" in a directory */
-	char *path;	/* owned; of the file, else NULL */
-	int ledger;
-	int bundle;
+	char number[STORE_NUMBER_BYTES]; /* "" if only the directory has it */
+	char *path;			 /* owned; of the file in the directory, else NULL */
+	int ledger;			 /* owned */
+	int bundle;			 /* owned; -EBADF if there is none */
 };
+void stored_free(struct stored *stored, size_t n_stored);
 
 /* @state_dir: NULL or "" for none; made if missing. Return: 0, -EMEDIUMTYPE (no tmpfs), -errno. */
 int store_new(struct store **ret, const char *state_dir);
@@ -42,6 +50,17 @@ DEFINE_CLEANUP(struct store, store_free)
 /* Do guests outlive our death? (systemd with a store, or a directory) */
 bool store_is_there(const struct store *store);
 bool store_is_systemd(const struct store *store);
+/* Do they outlive that the service is stopped, too? What systemd keeps may go then. */
+bool store_outlives_stop(const struct store *store);
+/* `systemd`, `directory`, `none` */
+const char *store_word(const struct store *store);
+/* The directory; NULL if there is none. */
+const char *store_directory(const struct store *store);
+
+/* What is taken up. @ret_name_bytes: of all names of stored fds and sockets, each with a `:`. */
+void store_count(const struct store *store, size_t *ret_n_fds, size_t *ret_name_bytes);
+/* As many fds as systemd keeps for us; 0 without it. */
+size_t store_most_fds(const struct store *store);
 
 /**
  * store_offer() - an fd that we were started with
@@ -50,10 +69,18 @@ bool store_is_systemd(const struct store *store);
  */
 bool store_offer(struct store *store, const char *name, int fd);
 
-/* After the last store_offer(): what was left, also in the directory. An fd without its partner is told by @report.
- * @ret: owned array; the caller frees each entry's members. Return: 0 or -errno. */
+/**
+ * store_take() - after the last store_offer(): what was left, also in the directory
+ * @ret:    owned array, for stored_free(); its fds are duplicates: the store keeps its own
+ * @report: told in a sentence of each fd without its partner, or of another kind than its name says
+ *
+ * What nobody adopts and nobody drops stays where it is. Return: 0 or -errno.
+ */
 int store_take(struct store *store, struct stored **ret, size_t *ret_n,
 	       void (*report)(void *userdata, const char *sentence), void *userdata);
+
+/* Never to be asked for again: its processes have ended. */
+void store_discard(struct store *store, const struct stored *stored);
 
 /**
  * store_keep() - the guest's ledger and handles, as they are now
@@ -63,19 +90,26 @@ int store_take(struct store *store, struct stored **ret, size_t *ret_n,
  * them; later only what is in the bundle is replaced, which needs nobody. Return: 0, -ETIMEDOUT
  * (the manager does not answer), -errno; then nothing new is in the store.
  */
-int store_keep(struct store *store, struct ufd_pager_guest *guest, char number[static 5],
-	       int *bundle);
+int store_keep(struct store *store, struct ufd_pager_guest *guest,
+	       char number[static STORE_NUMBER_BYTES]);
 
-/* The guest is gone for good: after it was unregistered and freed. */
-void store_drop(struct store *store, const char *guest_name, const char *number);
+/* The guest is gone for good: after it was unregistered and freed. "" is fine. */
+void store_drop(struct store *store, const char *number);
 
-/* See above; false if there is no directory. Return: 0 or -errno. */
-int store_park(struct store *store, struct ufd_pager_guest *guest);
+/**
+ * store_park() - copy a guest's ledger into the directory
+ *
+ * After ufd_pager_guest_leave(): nobody writes into it any more. Does nothing without a directory, or
+ * if the ledger is a file there anyway. Return: 0 or -errno.
+ */
+int store_park(struct store *store, const char *guest_name, const char *number);
 
-/* Duplicates without O_CLOEXEC and LISTEN_FDS-style environment for a successor that is exec()ed: see upgrade.h.
- * @names: owned text for LISTEN_FDNAMES; fds are numbered from SD_LISTEN_FDS_START on by the caller. */
+/**
+ * store_list() - everything, for a successor that is exec()ed
+ * @ret: owned array; the fds are borrowed, and O_CLOEXEC. He gives each to store_offer()
+ */
 struct store_fd {
 	char name[16];
-	int fd; /* borrowed */
+	int fd;
 };
-int store_list(struct store *store, struct store_fd **ret, size_t *ret_n);
+int store_list(const struct store *store, struct store_fd **ret, size_t *ret_n);

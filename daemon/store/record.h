@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The daemon's own records in a guest's ledger: what the engine does not know.
+ *
+ * Each is written whole and read whole; a reader of another release takes what it knows, so they
+ * grow at the end. None holds a pointer or the number of an fd of ours.
+ *
+ * Context of all: whoever has the engine's lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <ufd/pager.h>
+
+#include "settings.h"
+
+#define RECORD_PATH_BYTES 108
+
+/* The registration. */
+struct record_guest {
+	uid_t owner;
+	pid_t pid; /* the first process */
+	bool is_process;
+	bool is_leaving; /* it is being taken down: whoever finds this goes on with it */
+	uint64_t attached_ns;
+	char qmp[RECORD_PATH_BYTES]; /* "" if there is none */
+	struct settings settings;
+};
+
+/* A process that maps the guest's memory: the engine's mapper of the same number. */
+struct record_mapper {
+	pid_t pid;
+	int remote_fd; /* of the process's own copy that we made there; -1: it made it itself */
+	uint64_t uffd_inode; /* each userfaultfd has an inode of its own */
+};
+
+/* Each return: 0, -ENOENT (getting), -EBADMSG (getting: too short), -ENOSPC (putting). */
+int record_put_guest(struct ufd_pager_guest *guest, const struct record_guest *record);
+int record_get_guest(const struct ufd_pager_guest *guest, struct record_guest *ret);
+
+int record_put_mapper(struct ufd_pager_guest *guest, uint32_t mapper,
+		      const struct record_mapper *record);
+int record_get_mapper(const struct ufd_pager_guest *guest, uint32_t mapper,
+		      struct record_mapper *ret);
+
+/* Where a memory begins, in the count of whoever named it. */
+int record_put_base(struct ufd_pager_guest *guest, uint32_t memory, uint64_t base_bytes);
+int record_get_base(const struct ufd_pager_guest *guest, uint32_t memory, uint64_t *ret);
+
+/*
+ * A process that is about to get a userfaultfd from us, and after that its number there; it becomes
+ * a mapper's when there is a mapper. Found after a crash, that copy is closed again.
+ */
+int record_put_attaching(struct ufd_pager_guest *guest, const struct record_mapper *record);
+int record_get_attaching(const struct ufd_pager_guest *guest, struct record_mapper *ret);
+void record_drop_attaching(struct ufd_pager_guest *guest);

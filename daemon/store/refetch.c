@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Handles from elsewhere. */
+#include "store/refetch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "kernel/pidfd.h"
+#include "store/record.h"
+
+#define UFFD_LINK "anon_inode:[userfaultfd]"
+
+static void closedirp(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+/* The time that a process started, in clock ticks after boot: with the pid it names one process. */
+static int start_ticks(pid_t pid, uint64_t *ret)
+{
+	_cleanup_(closep) int fd = -EBADF;
+	char path[32], text[1024];
+	const char *at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	text[n] = '\0';
+	at = strrchr(text, ')'); /* the second field ends there; wanted is the 22nd */
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	if (!at)
+		return -ESRCH;
+	*ret = strtoull(at, NULL, 10);
+	return 0;
+}
+
+/* A pidfd of the process that is meant, not of a later one of its number. */
+static int fetch_pidfd(const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int fd = -EBADF;
+	uint64_t ticks;
+	int r;
+
+	r = pidfd_open_pid(&fd, info->pid);
+	if (r == 0)
+		r = start_ticks(info->pid, &ticks);
+	if (r < 0)
+		return r;
+	if (ticks != info->start_ticks || !pidfd_is_alive(fd))
+		return -ESRCH;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* ---- among the fds of a process ---- */
+
+static int open_fds(pid_t pid, DIR **ret)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	*ret = opendir(path);
+	if (!*ret)
+		return errno == ENOENT ? -ESRCH : -errno;
+	return 0;
+}
+
+/* The next fd whose inode is this one. Return: its number, -ENOENT after the last. */
+static int next_fd(DIR *dir, dev_t device, ino_t inode)
+{
+	struct dirent *entry;
+	struct stat info;
+
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && fstatat(dirfd(dir), entry->d_name, &info, 0) == 0 &&
+		    info.st_ino == inode && info.st_dev == device)
+			return atoi(entry->d_name);
+	return -ENOENT;
+}
+
+static bool is_uffd_link(int folder, int number)
+{
+	char name[16], target[sizeof(UFFD_LINK) + 1];
+	ssize_t n;
+
+	snprintf(name, sizeof(name), "%d", number);
+	n = readlinkat(folder, name, target, sizeof(target));
+	return n == (ssize_t)strlen(UFFD_LINK) && memcmp(target, UFFD_LINK, (size_t)n) == 0;
+}
+
+int refetch_uffd_inode(int uffd, uint64_t *ret_inode)
+{
+	_cleanup_(closep) int folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat info;
+
+	if (folder < 0 || fstat(uffd, &info) < 0)
+		return -errno;
+	if (!is_uffd_link(folder, uffd))
+		return -EBADFD;
+	*ret_inode = info.st_ino;
+	return 0;
+}
+
+/* All userfaultfds lie on the one file system of anonymous inodes, whose device any of them tells. */
+static int next_uffd(DIR *dir, uint64_t inode)
+{
+	struct dirent *entry;
+	struct stat info;
+
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && is_uffd_link(dirfd(dir), atoi(entry->d_name)) &&
+		    fstatat(dirfd(dir), entry->d_name, &info, 0) == 0 && info.st_ino == inode)
+			return atoi(entry->d_name);
+	return -ENOENT;
+}
+
+static bool has_inode(int fd, uint64_t inode)
+{
+	uint64_t found;
+
+	return refetch_uffd_inode(fd, &found) == 0 && found == inode;
+}
+
+int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *ret_remote_fd, int *ret_fd)
+{
+	_cleanup_(closep) int fd = -EBADF;
+	_cleanup_(closedirp) DIR *dir = NULL;
+	int number, r;
+
+	r = open_fds(pid, &dir);
+	if (r < 0)
+		return r;
+	number = next_uffd(dir, inode);
+	if (!pidfd_is_alive(pidfd))
+		return -ESRCH;
+	if (number < 0)
+		return number;
+	if (ret_fd) {
+		r = pidfd_get_fd(pidfd, number, &fd);
+		if (r < 0)
+			return r;
+		if (!has_inode(fd, inode)) /* it was replaced just now */
+			return -ENOENT;
+		*ret_fd = TAKE_FD(fd);
+	}
+	if (ret_remote_fd)
+		*ret_remote_fd = number;
+	return 0;
+}
+
+int refetch_has_duplicate(pid_t pid, int pidfd, int uffd)
+{
+	uint64_t inode;
+	int r = refetch_uffd_inode(uffd, &inode);
+
+	if (r == 0)
+		r = refetch_uffd(pid, pidfd, inode, NULL, NULL);
+	return r == 0 ? 1 : r == -ENOENT || r == -ESRCH ? 0 : r;
+}
+
+/* ---- one kind after the other ---- */
+
+static int fetch_uffd(struct ufd_pager_guest *guest, uint32_t mapper,
+		      const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int pidfd = -EBADF;
+	struct record_mapper record;
+	int r;
+
+	r = record_get_mapper(guest, mapper, &record);
+	if (r == 0 && record.pid != info->pid)
+		r = -EBADMSG;
+	if (r == 0)
+		r = fetch_pidfd(info, &pidfd);
+	return r == 0 ? refetch_uffd(info->pid, pidfd, record.uffd_inode, NULL, ret_fd) : r;
+}
+
+static int fetch_pagemap(const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int pidfd = -EBADF, fd = -EBADF;
+	char path[32];
+	int r;
+
+	r = fetch_pidfd(info, &pidfd);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", info->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!pidfd_is_alive(pidfd))
+		return -ESRCH;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* Is it the file that the ledger means? Consumes @fd. */
+static int check_file(int fd, const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int own = fd;
+	struct stat found;
+
+	if (own < 0)
+		return -errno;
+	if (fstat(own, &found) < 0)
+		return -errno;
+	if (found.st_dev != info->device || found.st_ino != info->inode)
+		return -ENOENT;
+	*ret_fd = TAKE_FD(own);
+	return 0;
+}
+
+/* Through the mapping itself: the link is named by where it lies, which hot-plug may have joined with others. */
+static int open_mapped(const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	uint64_t start, end;
+	struct dirent *entry;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files", info->pid);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir)))
+		if (sscanf(entry->d_name, "%" SCNx64 "-%" SCNx64, &start, &end) == 2 &&
+		    start <= info->address && info->address < end)
+			return check_file(openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC),
+					  info, ret_fd);
+	return -ENOENT;
+}
+
+/* By an fd of the process: what it opened for writing when @flags ask for that. */
+static int open_held(const struct ufd_handle_info *info, int flags, int *ret_fd)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	int r, number;
+
+	r = open_fds(info->pid, &dir);
+	while (r == 0 && (number = next_fd(dir, info->device, info->inode)) >= 0) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "%d", number);
+		if (check_file(openat(dirfd(dir), name, flags | O_CLOEXEC), info, ret_fd) == 0)
+			return 0;
+	}
+	return r < 0 ? r : -ENOENT;
+}
+
+static int fetch_backing(const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int pidfd = -EBADF;
+	int r;
+
+	r = fetch_pidfd(info, &pidfd);
+	if (r < 0)
+		return r;
+	r = open_mapped(info, ret_fd);
+	return r < 0 ? open_held(info, O_RDWR, ret_fd) : r;
+}
+
+/* `file:PATH[,offset=N]`; a comma in a path is written twice. Return: 0, -ENOENT without a path. */
+static int spec_path(const char *spec, char *path, size_t n_path)
+{
+	size_t n = 0;
+
+	if (!spec || strncmp(spec, "file:", 5) != 0)
+		return -ENOENT;
+	for (const char *at = spec + 5; *at && n + 1 < n_path; at++) {
+		if (*at == ',' && *++at != ',')
+			break;
+		path[n++] = *at;
+	}
+	path[n] = '\0';
+	return n ? 0 : -ENOENT;
+}
+
+static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
+{
+	_cleanup_(closep) int pidfd = -EBADF;
+	char path[4096];
+	int r;
+
+	if (spec_path(info->spec, path, sizeof(path)) == 0 &&
+	    check_file(open(path, O_RDONLY | O_CLOEXEC), info, ret_fd) == 0)
+		return 0;
+	r = fetch_pidfd(info, &pidfd);
+	return r < 0 ? r : open_held(info, O_RDONLY, ret_fd);
+}
+
+int refetch(void *userdata, struct ufd_pager_guest *guest, uint32_t kind, uint32_t id, int *ret_fd)
+{
+	UFD_OPTS(ufd_handle_info, info);
+	int r = ufd_pager_handle_info(guest, kind, id, &info);
+
+	if (r < 0)
+		return r;
+	switch (kind) {
+	case UFD_HANDLE_UFFD:
+		return fetch_uffd(guest, id, &info, ret_fd);
+	case UFD_HANDLE_PIDFD:
+		return fetch_pidfd(&info, ret_fd);
+	case UFD_HANDLE_PAGEMAP:
+		return fetch_pagemap(&info, ret_fd);
+	case UFD_HANDLE_BACKING:
+		return fetch_backing(&info, ret_fd);
+	case UFD_HANDLE_SOURCE:
+		return fetch_source(&info, ret_fd);
+	default:
+		return -ENOENT;
+	}
+}

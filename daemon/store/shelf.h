@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Ledgers as files in a directory on a tmpfs. Context of all: main thread or job. */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Readable. */
+struct shelf_file {
+	char *path; /* owned */
+	int fd;	    /* owned; read and write */
+	dev_t device;
+	ino_t inode;
+};
+void shelf_files_free(struct shelf_file *files, size_t n_files);
+
+/*
+ * Made if missing, for its owner only. @ret_fd: owned by the caller.
+ * Return: 0, -EMEDIUMTYPE (no tmpfs), -ENOTDIR, -errno.
+ */
+int shelf_open(const char *path, int *ret_fd);
+
+/* Every regular file of ours whose name ends in `.ledger`. @ret: owned array. Return: 0 or -errno. */
+int shelf_list(int shelf, const char *path, struct shelf_file **ret, size_t *ret_n);
+
+/*
+ * A copy of the ledger as the file that the guest's own would be; holes stay holes of nothing written,
+ * but have their room. It gets its name when it is whole. Return: 0, -ENOSPC, -errno.
+ */
+int shelf_copy(int shelf, int ledger, const char *guest_name);
+
+/* Remove the file of this inode, if one has it. */
+void shelf_remove(int shelf, dev_t device, ino_t inode);
