@@ -174,6 +174,26 @@ int memory_recorded_file(const struct ledger *ledger, uint32_t id, dev_t *ret_de
 	return 0;
 }
 
+int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_states *ret)
+{
+	const struct memory_record *record;
+	uint64_t n_pages;
+	void *words;
+	int r;
+
+	r = record_get(ledger, id, &record);
+	if (r)
+		return r;
+	if (!record->page_bytes || record->length_bytes > MAX_LENGTH_BYTES)
+		return LEDGER_DAMAGED;
+	n_pages = record->length_bytes / record->page_bytes;
+	r = ledger_map_area(ledger, record->states_offset, page_states_bytes(n_pages), &words);
+	if (r)
+		return r;
+	*ret = (struct page_states){ .words = words, .n_pages = n_pages };
+	return 0;
+}
+
 int memory_new_forgotten(struct memory **ret, uint32_t id)
 {
 	struct memory *memory = calloc(1, sizeof(*memory));
