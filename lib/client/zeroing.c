@@ -210,6 +210,15 @@ static int settle_present(const struct ufd_client *client, const struct client_m
 	return has ? 0 : -ENOSPC;
 }
 
+/* Does the file end before @offset? The kernel says so, too, when it cannot read the zeros. */
+static bool is_cut(const struct client_memory *memory, uint64_t offset)
+{
+	uint64_t length_bytes;
+
+	return memory->kind != BACKING_ANON &&
+	       backing_length(memory->backing, &length_bytes) == 0 && offset >= length_bytes;
+}
+
 /*
  * Zeros for the next part of [offset, offset + length), which lies in @region.
  * @ret_done: how far it got. Return: 0 or -errno (-EAGAIN: an event was read, go on later).
@@ -236,7 +245,9 @@ static int zero_region(struct ufd_client *client, struct client_memory *memory,
 		memory->is_complete = true; /* unregistered from here on */
 		return 0;
 	case UFFD_PAST_END:
-		*ret_done = length; /* the file was cut: there is no byte to be zero */
+		if (!is_cut(memory, offset + done))
+			return -EIO;
+		*ret_done = length; /* there is no byte to be zero */
 		return 0;
 	case UFFD_NO_MEMORY:
 		return -ENOMEM;

@@ -136,6 +136,19 @@ static void fill_lose(struct demand *demand, struct slot *slot, uint64_t page,
 	fill_wake_others(demand, memory, one, NULL);
 }
 
+/*
+ * Is it true that the file ends before @page? The kernel says the same when it cannot read what we copy
+ * from, and a page that is given up reads zero from then on.
+ */
+static bool fill_is_past_end(const struct memory *memory, uint64_t page)
+{
+	uint64_t length_bytes;
+
+	return memory->kind != BACKING_ANON &&
+	       backing_length(memory->backing, &length_bytes) == 0 &&
+	       memory->backing_offset + page * memory->page_bytes >= length_bytes;
+}
+
 /* The open mapping behind @mapping that shows @page, too; NULL if there is none. */
 static struct mapping *fill_next_mapping(const struct demand *demand, const struct mapping *mapping,
 					 uint64_t page)
@@ -172,6 +185,10 @@ static bool fill_outcome(struct demand *demand, struct slot *slot, struct mappin
 		fill_lose(demand, slot, page, PAGE_ABSENT);
 		return true;
 	case UFFD_PAST_END:
+		if (!fill_is_past_end(slot->memory, page)) {
+			fill_exhausted(demand, slot, page);
+			return false;
+		}
 		fill_lose(demand, slot, page, PAGE_REMOVED);
 		return true;
 	case UFFD_GONE:

@@ -79,6 +79,16 @@ int backing_inspect(int fd, struct backing_info *ret)
 	return 0;
 }
 
+int backing_length(int fd, uint64_t *ret_length_bytes)
+{
+	struct stat file;
+
+	if (fstat(fd, &file) < 0)
+		return -errno;
+	*ret_length_bytes = (uint64_t)file.st_size;
+	return 0;
+}
+
 /* A window on a hugetlb file for asking which pages exist. */
 struct huge_probe {
 	int uffd;

@@ -48,6 +48,9 @@ int backing_inspect(int fd, struct backing_info *ret);
 int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offset,
 		      uint64_t *ret_length_bytes);
 
+/* How long the file is now. Context: any; does not allocate. Return: 0 or -errno. */
+int backing_length(int fd, uint64_t *ret_length_bytes);
+
 /* Does the page at @offset hold bytes, as backing_find_data() says? */
 int backing_has_page(int fd, uint64_t offset, bool *ret_has);
 

@@ -47,6 +47,14 @@ int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offse
 	return 0;
 }
 
+int backing_length(int fd, uint64_t *ret_length_bytes)
+{
+	const struct model_memory *memory = memory_of(fd);
+
+	*ret_length_bytes = memory->file.n_pages * memory->page_bytes;
+	return 0;
+}
+
 int backing_has_page(int fd, uint64_t offset, bool *ret_has)
 {
 	uint64_t found, length = 0;
