@@ -174,7 +174,8 @@ int memory_recorded_file(const struct ledger *ledger, uint32_t id, dev_t *ret_de
 	return 0;
 }
 
-int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_states *ret)
+int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_states *ret,
+			   uint64_t *ret_offset)
 {
 	const struct memory_record *record;
 	uint64_t n_pages;
@@ -191,6 +192,7 @@ int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_state
 	if (r)
 		return r;
 	*ret = (struct page_states){ .words = words, .n_pages = n_pages };
+	*ret_offset = record->states_offset;
 	return 0;
 }
 

@@ -86,9 +86,12 @@ int memory_recorded(const struct ledger *ledger, uint32_t id, struct memory_conf
 int memory_recorded_file(const struct ledger *ledger, uint32_t id, dev_t *ret_device,
 			 ino_t *ret_inode);
 
-/* The states of its pages, for those who look: mapped as @ledger is, until it is freed. Return: as above,
- * or -errno. */
-int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_states *ret);
+/*
+ * The states of its pages, for those who look: mapped as @ledger is, until it is freed. @ret_offset:
+ * where they begin in it. Return: as above, or -errno.
+ */
+int memory_recorded_states(struct ledger *ledger, uint32_t id, struct page_states *ret,
+			   uint64_t *ret_offset);
 
 /* One that was forgotten before we came: it keeps its id from others until a new one takes it. */
 int memory_new_forgotten(struct memory **ret, uint32_t id);
