@@ -193,6 +193,15 @@ static void look_after_guests(struct run *run)
 	}
 }
 
+/* Nobody but us is to end it. */
+static void look_after_daemon(struct run *run)
+{
+	if (run->has_crashed || !soak_daemon_is_dead(&run->daemon))
+		return;
+	fprintf(stderr, "soak: ufdd %d ended by itself\n", run->daemon.pid);
+	run->has_crashed = true;
+}
+
 static bool has_failed(const struct run *run)
 {
 	return run->n_lost || run->has_crashed;
@@ -273,8 +282,7 @@ static void await_recovery(struct run *run, const struct soak_kill *last)
 
 	while (!is_over(run, last) && !has_failed(run)) {
 		usleep(LOOK_US);
-		if (!await_daemon(run))
-			return;
+		look_after_daemon(run);
 		look_after_guests(run);
 		if (clock_now_ns() < deadline_ns)
 			continue;
@@ -294,11 +302,9 @@ static unsigned int kill_in_a_row(struct run *run, struct soak_kill *kills)
 	unsigned int n_wanted = chance == 0 ? 3 : chance < 5 ? 2 : 1;
 
 	await_moment(run);
-	if (soak_daemon_is_dead(&run->daemon)) {
-		fprintf(stderr, "soak: ufdd %d ended by itself\n", run->daemon.pid);
-		run->has_crashed = true;
+	look_after_daemon(run);
+	if (run->has_crashed)
 		return 0;
-	}
 	soak_daemon_kill(&run->daemon, &kills[0]);
 	for (; n < n_wanted && await_daemon(run); n++) {
 		if (below(run, 3))
@@ -391,6 +397,7 @@ static int run_all(struct run *run)
 		start_guest(run, i);
 	while (!are_all_running(run) && !has_failed(run)) {
 		usleep(LOOK_US);
+		look_after_daemon(run);
 		look_after_guests(run);
 	}
 	if (has_failed(run))
