@@ -13,6 +13,7 @@
 
 #define MAX_BURST	12
 #define MAX_PAUSE_US	16000
+#define HUGE_PAUSE_US	200000
 #define WRITE_PERCENT	40
 #define DISCARD_PERCENT 12
 #define AGAIN_PERCENT	30
@@ -144,6 +145,12 @@ static uint64_t *make_order(struct soak_worker *worker, uint64_t *ret_n)
 	return order;
 }
 
+/* A memory of few, huge pages must last a while, too. */
+static uint64_t longest_pause_us(const struct soak_worker *worker)
+{
+	return worker->memory->kind == SOAK_HUGETLB ? HUGE_PAUSE_US : MAX_PAUSE_US;
+}
+
 static bool must_stop(const struct soak_worker *worker)
 {
 	return atomic_load_explicit(&worker->all->must_stop, memory_order_relaxed);
@@ -158,7 +165,7 @@ void soak_worker_run(struct soak_worker *worker)
 		if (--burst)
 			continue;
 		burst = 1 + below(worker, MAX_BURST);
-		usleep(below(worker, MAX_PAUSE_US));
+		usleep((useconds_t)below(worker, longest_pause_us(worker)));
 	}
 	free(order);
 }
