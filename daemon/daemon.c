@@ -19,6 +19,7 @@
 
 #include "base/units.h"
 #include "control/control.h"
+#include "control/methods-upgrade.h"
 #include "control/server.h"
 #include "control/watch.h"
 #include "job.h"
@@ -26,6 +27,9 @@
 #include "log.h"
 #include "registry.h"
 #include "service.h"
+#include "upgrade/reexec.h"
+#include "upgrade/release.h"
+#include "upgrade/upgrade.h"
 
 #define N_SIGNALS      3
 #define STATUS_SECONDS 5
@@ -41,6 +45,7 @@ struct daemon {
 	struct registry *registry;	  /* owned */
 	struct control *control;	  /* owned */
 	struct service *service;	  /* owned */
+	struct upgrade *upgrade;	  /* owned; which program we are */
 	bool has_sockets;		  /* from the service manager */
 	bool is_stopping;
 	size_t n_left; /* guests that could not be filled before the end */
@@ -251,6 +256,12 @@ static int on_fd(void *userdata, const char *name, int fd)
 	struct daemon *daemon = userdata;
 	int r;
 
+	if (upgrade_offer(daemon->upgrade, name, fd))
+		return 1;
+	if (strcmp(name, "lock") == 0) {
+		server_keep_lock(daemon->control->server, fd);
+		return 1;
+	}
 	if (strcmp(name, "varlink") != 0)
 		return 0;
 	r = server_listen(daemon->control->server, fd);
@@ -268,6 +279,7 @@ static int daemon_listen(struct daemon *daemon)
 		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
 		return r;
 	}
+	upgrade_settle(daemon->upgrade);
 	if (daemon->has_sockets)
 		return 0;
 	r = server_listen_path(daemon->control->server, daemon->config.socket);
@@ -295,6 +307,7 @@ static int daemon_add_signals(struct daemon *daemon)
 		if (!daemon->signals[i] || event_add(daemon->signals[i], NULL) < 0)
 			return -ENOMEM;
 	}
+	reexec_unblock_signals();
 	return 0;
 }
 
@@ -336,6 +349,7 @@ static int daemon_wire(struct daemon *daemon)
 			daemon->registry);
 	if (r < 0)
 		return r;
+	daemon->control->upgrade = daemon->upgrade;
 	registry_set_listener(daemon->registry, on_event, daemon);
 	daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status, daemon);
 	if (!daemon->status_timer || event_add(daemon->status_timer, &period) < 0)
@@ -358,6 +372,9 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 	daemon->config = *config;
 	apply_log(config);
 	signal(SIGPIPE, SIG_IGN);
+	r = upgrade_new(&daemon->upgrade);
+	if (r < 0)
+		return r;
 	if (config->state_dir[0]) {
 		r = make_state_dir(config->state_dir);
 		if (r < 0)
@@ -378,9 +395,10 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 
 int daemon_run(struct daemon *daemon)
 {
-	log_info(LOG_FIELDS(), "ufdd %s is ready", UFD_VERSION);
+	log_info(LOG_FIELDS(), "ufdd %s is ready", release_version);
 	service_status("serving no guests");
 	service_ready();
+	upgrade_report(daemon->control);
 	if (event_base_dispatch(daemon->base) < 0)
 		return -EIO;
 	return daemon->n_left ? -EBUSY : 0;
@@ -401,6 +419,7 @@ struct daemon *daemon_free(struct daemon *daemon)
 		if (daemon->signals[i])
 			event_free(daemon->signals[i]);
 	service_free(daemon->service);
+	upgrade_free(daemon->upgrade);
 	if (daemon->status_timer)
 		event_free(daemon->status_timer);
 	if (daemon->base)

@@ -16,3 +16,8 @@
 #define LOG_ID_CONFIG	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0b"
 #define LOG_ID_HUNG	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f0c"
 #define LOG_ID_HELD	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f10"
+#define LOG_ID_DRAINED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f20"
+#define LOG_ID_UPGRADED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f21"
+#define LOG_ID_ROLLED_BACK    "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f22"
+#define LOG_ID_COMMITTED      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f23"
+#define LOG_ID_UPGRADE_FAILED "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f24"

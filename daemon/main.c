@@ -8,6 +8,8 @@
 #include "control/control.h"
 #include "daemon.h"
 #include "log.h"
+#include "upgrade/check-ledgers.h"
+#include "upgrade/release.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -33,6 +35,7 @@ enum option_number {
 	OPTION_SOCKET = 256,
 	OPTION_CONFIG,
 	OPTION_CHECK,
+	OPTION_CHECK_LEDGERS,
 	OPTION_STATE_DIR,
 	OPTION_USER,
 	OPTION_LOG_LEVEL,
@@ -45,6 +48,7 @@ static const struct option long_options[] = {
 	{ "socket", required_argument, NULL, OPTION_SOCKET },
 	{ "config", required_argument, NULL, OPTION_CONFIG },
 	{ "check", no_argument, NULL, OPTION_CHECK },
+	{ "check-ledgers", required_argument, NULL, OPTION_CHECK_LEDGERS },
 	{ "state-dir", required_argument, NULL, OPTION_STATE_DIR },
 	{ "user", no_argument, NULL, OPTION_USER },
 	{ "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
@@ -86,8 +90,10 @@ static int parse_options(int argc, char **argv, struct daemon_options *options, 
 		case OPTION_LIST_METHODS: /* for the check that table, interfaces and manual agree */
 			control_print_methods();
 			return EXIT_SUCCESS;
+		case OPTION_CHECK_LEDGERS: /* for an upgrade, see upgrade/dry-run.h */
+			return check_ledgers(optarg);
 		case OPTION_VERSION:
-			puts("ufdd " UFD_VERSION);
+			printf("ufdd %s\n", release_version);
 			return EXIT_SUCCESS;
 		case 'h':
 			print_help();

@@ -24,6 +24,7 @@
 #include "kernel/pidfd.h"
 #include "log-ids.h"
 #include "log.h"
+#include "store/store.h"
 
 #define RETRY_US 5000 /* until the lock is tried again */
 
@@ -441,6 +442,32 @@ void registration_abandon(struct registration *registration)
 	}
 	registration->state = REGISTRATION_SERVING;
 	registration_retire(registration, "detached", NULL, NULL);
+}
+
+void registry_set_min_reader(struct registry *registry, struct store *store, uint32_t layout)
+{
+	pthread_mutex_lock(&registry->engine.lock);
+	store_set_min_reader(store, layout);
+	pthread_mutex_unlock(&registry->engine.lock);
+}
+
+bool registry_is_busy(const struct registry *registry)
+{
+	return jobs_count(registry->jobs) > 0;
+}
+
+void registry_park(void *userdata)
+{
+	struct registry *registry = userdata;
+	struct registration *registration = NULL;
+
+	while ((registration = registry_next(registry, registration))) {
+		LIST_REMOVE(&registration->paging, paging_link);
+		registration->paging.guest = ufd_pager_guest_leave(registration->paging.guest);
+		registration->shown = NULL;
+	}
+	event_del(registry->engine_event);
+	registry->engine.pager = ufd_pager_free(registry->engine.pager);
 }
 
 /* ---- filling up ---- */

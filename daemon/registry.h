@@ -13,6 +13,7 @@
 
 struct event_base;
 struct registry;
+struct store;
 
 /*
  * A registration passes through these:
@@ -48,6 +49,7 @@ struct registration {
 	int pidfd;		       /* owned; of it */
 	uint64_t attached_ns;	       /* CLOCK_REALTIME */
 	bool has_ended;		       /* its last process did, while it was arriving */
+	bool is_filled;		       /* by the drain under way: nothing is absent */
 	struct ufd_pager_guest *shown; /* the engine's guest while serving; for its counters only */
 
 	struct paging paging; /* see there; its userdata is the registration */
@@ -134,6 +136,19 @@ struct registration *registry_next(struct registry *registry, struct registratio
 size_t registry_collect(struct registry *registry, struct registration ***ret);
 
 struct registry_totals registry_totals(struct registry *registry);
+
+/* See store_set_min_reader(); in turn with the jobs. Context: job. Blocks. */
+void registry_set_min_reader(struct registry *registry, struct store *store, uint32_t layout);
+
+/* Is a guest being taken down? */
+bool registry_is_busy(const struct registry *registry);
+
+/**
+ * registry_park() - every guest is left as it is, for a successor; the engine and its threads end
+ *
+ * Not while it is busy, nor while a job works on a guest. Nothing but registry_free() may follow. Blocks.
+ */
+void registry_park(void *registry);
 
 /**
  * registry_drain() - fill every guest, before we stop

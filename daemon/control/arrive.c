@@ -10,6 +10,7 @@
 #include "config.h"
 #include "control/call.h"
 #include "control/control.h"
+#include "control/drain.h"
 #include "control/guest-json.h"
 #include "control/method.h"
 #include "refusal.h"
@@ -124,6 +125,9 @@ int arrive_register(struct control *control, struct call *call, const char *name
 	if (!is_name(name))
 		return refusal_set(refusal, "org.varlink.service.InvalidParameter",
 				   json_pack("{s:s}", "parameter", "name"), "bad name");
+	r = drain_check(control->drain, refusal);
+	if (r < 0)
+		return r;
 	r = registry_arrive(control->registry, name, call->peer.uid, settings, ret);
 	if (r == -EEXIST && arrive_later(control, call, name))
 		return 1;

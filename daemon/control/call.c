@@ -132,6 +132,11 @@ void call_fail_parameter(struct call *call, const char *name)
 		  json_pack("{s:s}", "parameter", name));
 }
 
+int call_socket(const struct call *call)
+{
+	return call->connection ? connection_socket(call->connection) : -EBADF;
+}
+
 int call_borrow_fd(struct call *call, json_int_t index, int *ret_fd, struct refusal *refusal)
 {
 	if (index < 0 || (size_t)index >= call->frame.n_fds)

@@ -67,6 +67,9 @@ void call_refuse(struct call *call, const struct refusal *refusal);
 /* org.varlink.service.InvalidParameter. */
 void call_fail_parameter(struct call *call, const char *name);
 
+/* The fd of its connection, borrowed; -EBADF if the client has gone. */
+int call_socket(const struct call *call);
+
 /**
  * call_borrow_fd() - the fd that a parameter names by index
  * @ret_fd: stays the call's

@@ -151,6 +151,11 @@ void connection_drop(struct connection *connection)
 	server_remove(server, connection); /* the server's reference goes */
 }
 
+int connection_socket(const struct connection *connection)
+{
+	return connection->fd;
+}
+
 const struct credentials *connection_credentials(const struct connection *connection)
 {
 	return &connection->credentials;

@@ -35,6 +35,8 @@ DEFINE_CLEANUP(struct connection, connection_unref)
 /* Close now. Tells the call at work that its client has gone. */
 void connection_drop(struct connection *connection);
 
+/* Borrowed; -EBADF once dropped. */
+int connection_socket(const struct connection *connection);
 const struct credentials *connection_credentials(const struct connection *connection);
 
 /*

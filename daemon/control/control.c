@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/units.h"
+#include "control/drain.h"
 #include "control/method.h"
 #include "control/server.h"
 #include "control/watch.h"
@@ -56,6 +57,9 @@ int control_new(struct control **ret, struct event_base *base, const struct conf
 	r = server_new(&control->server, control, base);
 	if (r < 0)
 		return r;
+	r = drain_new(&control->drain, control);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(control);
 	return 0;
 }
@@ -65,6 +69,7 @@ struct control *control_free(struct control *control)
 	if (!control)
 		return NULL;
 	server_free(control->server);
+	drain_free(control->drain);
 	watch_free(control->watch);
 	for (size_t i = 0; i < CONTROL_INTERFACES; i++)
 		idl_free(control->interfaces[i].idl);

@@ -11,11 +11,15 @@
 #include "wire/idl.h"
 
 struct config;
+struct drain;
 struct event_base;
 struct jobs;
 struct method;
 struct registry;
 struct server;
+struct store;
+struct upgrade;
+struct upgrading;
 struct watch;
 
 /* Readable. */
@@ -31,10 +35,14 @@ struct interface {
 struct control {
 	struct event_base *base;
 	const struct config *config;
-	struct jobs *jobs;	   /* calls at work on threads */
-	struct registry *registry; /* the guests */
-	struct server *server;	   /* owned */
-	struct watch *watch;	   /* owned; who follows events */
+	struct jobs *jobs;	     /* calls at work on threads */
+	struct registry *registry;   /* the guests */
+	struct server *server;	     /* owned */
+	struct watch *watch;	     /* owned; who follows events */
+	struct drain *drain;	     /* owned */
+	struct store *store;	     /* where guests outlive us; set by the owner */
+	struct upgrade *upgrade;     /* which program we are; set by the owner */
+	struct upgrading *upgrading; /* NULL: none is under way */
 	struct interface interfaces[CONTROL_INTERFACES];
 	uid_t own_uid;
 	uint64_t started_ns; /* CLOCK_REALTIME */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "control/control.h"
+#include "control/methods-upgrade.h"
 #include "log.h"
 
 static const struct method *find_method(const struct method *methods, const char *name)
@@ -89,5 +90,6 @@ void method_dispatch(struct control *control, struct call *call)
 	/* a stream may last for days, and what it holds can be the client's own end of the socket */
 	if (!call->method->takes_fds)
 		frame_drop_fds(&call->frame);
-	method_run(control, call);
+	if (!upgrade_holds(control, call))
+		method_run(control, call);
 }

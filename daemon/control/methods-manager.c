@@ -8,11 +8,13 @@
 
 #include "control/control.h"
 #include "control/method.h"
+#include "control/methods-upgrade.h"
 #include "control/server.h"
 #include "control/watch.h"
 #include "kernel/features.h"
 #include "log.h"
 #include "registry.h"
+#include "upgrade/release.h"
 
 static uint64_t resident_bytes(void)
 {
@@ -36,7 +38,7 @@ static int status(struct control *control, struct call *call, struct refusal *re
 	uname(&host);
 	snprintf(features, sizeof(features), "0x%llx", (unsigned long long)features_get()->uffd);
 	call_reply(call, json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-				   "version", UFD_VERSION, "pid", getpid(), "started_ns",
+				   "version", release_version, "pid", getpid(), "started_ns",
 				   (json_int_t)control->started_ns, "kernel", host.release,
 				   "uffd_features", features, "guests", (json_int_t)totals.n_guests,
 				   "memories", (json_int_t)totals.n_memories, "faults",
@@ -85,5 +87,7 @@ const struct method manager_methods[] = {
 	{ "Status", ACCESS_READ, false, false, status },
 	{ "WatchEvents", ACCESS_READ, true, false, watch_events },
 	{ "SetLog", ACCESS_ADMIN, false, false, set_log },
+	{ "Drain", ACCESS_ADMIN, false, false, method_drain },
+	{ "Upgrade", ACCESS_ADMIN, false, false, method_upgrade },
 	{},
 };

@@ -4,6 +4,7 @@
 
 #include "control/control.h"
 #include "control/method.h"
+#include "upgrade/release.h"
 #include "wire/interfaces.h"
 
 static int get_info(struct control *control, struct call *call, struct refusal *refusal)
@@ -13,7 +14,7 @@ static int get_info(struct control *control, struct call *call, struct refusal *
 	for (const struct wire_interface *i = wire_interfaces; i->name; i++)
 		json_array_append_new(names, json_string(i->name));
 	call_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:o}", "vendor", "ufd", "product", "ufdd",
-				   "version", UFD_VERSION, "url", "", "interfaces", names));
+				   "version", release_version, "url", "", "interfaces", names));
 	return 0;
 }
 

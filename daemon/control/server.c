@@ -2,6 +2,7 @@
 /* Listening and admission. */
 #include "control/server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -18,11 +19,14 @@
 #include "control/control.h"
 #include "control/credentials.h"
 #include "log.h"
+#include "upgrade/upgrade.h"
 #include "wire/frame.h"
 #include "wire/varlink.h"
 
 #define MAX_LISTENERS 4
 #define BACKLOG	      64
+
+static_assert(SERVER_MAX_FDS == MAX_LISTENERS + 1, "each listener, and the lock");
 
 struct client {
 	LIST_ENTRY(client) client_link;
@@ -217,6 +221,41 @@ int server_listen_path(struct server *server, const char *path)
 	if (chmod(path, 0660) < 0 || listen(fd, BACKLOG) < 0)
 		return -errno;
 	return server_listen(server, TAKE_FD(fd));
+}
+
+void server_pause(struct server *server, bool is_paused)
+{
+	for (size_t i = 0; i < server->n_listeners; i++) {
+		if (is_paused)
+			event_del(server->listeners[i].event);
+		else
+			event_add(server->listeners[i].event, NULL);
+	}
+}
+
+size_t server_fds(const struct server *server, struct upgrade_fd *ret)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < server->n_listeners; i++)
+		ret[n++] = (struct upgrade_fd){ "varlink", server->listeners[i].fd };
+	if (server->lock >= 0)
+		ret[n++] = (struct upgrade_fd){ "lock", server->lock };
+	return n;
+}
+
+void server_keep_lock(struct server *server, int fd)
+{
+	struct sockaddr_un address = {};
+	socklen_t n_address = sizeof(address);
+
+	closep(&server->lock);
+	server->lock = fd;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (server->n_listeners &&
+	    getsockname(server->listeners[0].fd, (struct sockaddr *)&address, &n_address) == 0)
+		snprintf(server->path, sizeof(server->path), "%.*s", (int)sizeof(address.sun_path),
+			 address.sun_path);
 }
 
 size_t server_n_connections(const struct server *server)

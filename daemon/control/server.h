@@ -2,6 +2,7 @@
 /* The listening sockets, and who is connected. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/cleanup.h"
@@ -10,6 +11,7 @@ struct connection;
 struct control;
 struct event_base;
 struct server;
+struct upgrade_fd;
 
 /* @control outlives the server. Return: 0 or -ENOMEM. Context: loop, like everything here. */
 int server_new(struct server **ret, struct control *control, struct event_base *base);
@@ -30,6 +32,17 @@ int server_listen(struct server *server, int fd);
  * Return: 0, -EADDRINUSE (another ufdd has it), other -errno.
  */
 int server_listen_path(struct server *server, const char *path);
+
+/* Nobody is let in meanwhile: who connects waits in the backlog. */
+void server_pause(struct server *server, bool is_paused);
+
+/* What a successor needs to listen in our place: `varlink`, and `lock` if the socket is one of our own.
+ * @ret: SERVER_MAX_FDS; borrowed. Return: how many. */
+#define SERVER_MAX_FDS 5
+size_t server_fds(const struct server *server, struct upgrade_fd *ret);
+
+/* The `lock` of the program before, which comes after its socket: that one is our own, and goes with us. Consumed. */
+void server_keep_lock(struct server *server, int fd);
 
 size_t server_n_connections(const struct server *server);
 

@@ -17,6 +17,7 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 
+#include "guest/ledger.h"
 #include "store/bundle.h"
 #include "store/manager.h"
 #include "store/shelf.h"
@@ -26,10 +27,11 @@
 struct item {
 	LIST_ENTRY(item) item_link;
 	uint32_t number;
-	int ledger;	    /* owned; -EBADF: a bundle without its ledger */
-	int bundle;	    /* owned; -EBADF: a ledger without its bundle */
-	bool has_ledger;    /* the manager has it */
-	bool has_bundle;    /* the manager has it */
+	int ledger;	 /* owned; -EBADF: a bundle without its ledger */
+	int bundle;	 /* owned; -EBADF: a ledger without its bundle */
+	bool has_ledger; /* the manager has it */
+	bool has_bundle; /* the manager has it */
+	bool is_ours; /* of a guest that is served: what its ledger asks of readers is set by us */
 	const char *oddity; /* what came with a name that does not fit it; NULL: nothing */
 };
 
@@ -41,6 +43,7 @@ struct store {
 	size_t n_items;
 	size_t n_foreign_bytes; /* names of sockets and of what else we were started with */
 	uint32_t next_number;
+	uint32_t min_reader; /* 0: whatever a ledger asks */
 };
 
 /* ---- names ---- */
@@ -491,6 +494,24 @@ static int item_fill(struct store *store, struct item *item, struct ufd_pager_gu
 	return r == 0 ? item_send(store, item) : r;
 }
 
+/* Best effort: a ledger that cannot be mapped now asks for what it did. */
+static void ask_readers(const struct store *store, const struct item *item)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+
+	if (store->min_reader && item->is_ours && ledger_adopt(&ledger, item->ledger) == 0)
+		ledger_set_min_reader(ledger, store->min_reader);
+}
+
+void store_set_min_reader(struct store *store, uint32_t layout)
+{
+	const struct item *item;
+
+	store->min_reader = layout;
+	LIST_FOREACH(item, &store->item_list, item_link)
+	ask_readers(store, item);
+}
+
 int store_keep(struct store *store, struct ufd_pager_guest *guest,
 	       char number[static STORE_NUMBER_BYTES])
 {
@@ -507,6 +528,10 @@ int store_keep(struct store *store, struct ufd_pager_guest *guest,
 		if (is_new)
 			item_remove(store, item);
 		return r;
+	}
+	if (!item->is_ours) {
+		item->is_ours = true;
+		ask_readers(store, item);
 	}
 	number_print(item->number, number);
 	return 0;

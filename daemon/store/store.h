@@ -24,6 +24,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <ufd/pager.h>
 
@@ -92,6 +93,13 @@ void store_discard(struct store *store, const struct stored *stored);
  */
 int store_keep(struct store *store, struct ufd_pager_guest *guest,
 	       char number[static STORE_NUMBER_BYTES]);
+
+/*
+ * What the ledgers of our guests ask of whoever reads them, from now on: those that are kept, and
+ * those to come. While an upgrade can be rolled back it is the layout of the program before; what
+ * nobody adopted is left alone.
+ */
+void store_set_min_reader(struct store *store, uint32_t layout);
 
 /* The guest is gone for good: after it was unregistered and freed. "" is fine. */
 void store_drop(struct store *store, const char *number);
