@@ -13,6 +13,7 @@
 static const struct verb verbs[] = {
 	{ NULL, "status", "", "what the daemon runs on and serves", cmd_status },
 	{ NULL, "version", "", "of this program and of the daemon", cmd_version },
+	{ NULL, "why", "GUEST|PID", "why it does not go on, and the remedy", cmd_why },
 	{ NULL, "events", "", "follow what happens, a line an event", cmd_events },
 	{ NULL, "call", "METHOD [JSON]", "any method of the interface", cmd_call },
 	{ "guest", "list", "", "all guests", cmd_guest_list },

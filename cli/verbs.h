@@ -25,3 +25,4 @@ int cmd_snapshot_save(struct session *session, int argc, char **argv);
 int cmd_restore(struct session *session, int argc, char **argv);
 int cmd_drain(struct session *session, int argc, char **argv);
 int cmd_upgrade(struct session *session, int argc, char **argv);
+int cmd_why(struct session *session, int argc, char **argv);
