@@ -62,8 +62,6 @@ void client_set_attached(struct ufd_client *client, const struct varlink_answer 
 	client->state = UFD_CLIENT_ATTACHED;
 	client->is_again = true;
 	client->is_uncertain = false;
-	for (size_t i = 0; i < client->memories.n_list; i++)
-		client->memories.list[i]->is_handed_over = true;
 	client_disarm(client);
 }
 
@@ -113,6 +111,7 @@ int ufd_client_attach(struct ufd_client *client)
 		client->is_uncertain |= !client->connection.varlink;
 		return r;
 	}
+	memories_set_handed_over(&client->memories);
 	client_set_attached(client, &answer);
 	return 0;
 }
@@ -167,9 +166,10 @@ int ufd_client_remove_region(struct ufd_client *client, void *address, uint64_t 
 {
 	_cleanup_(request_done) struct request request = {};
 	struct hva_range range = { { (uintptr_t)address }, length };
+	struct region *region = memories_find_region(&client->memories, range);
 	int r;
 
-	if (client->state == UFD_CLIENT_DETACHED) {
+	if (client->state == UFD_CLIENT_DETACHED || (region && region->is_gone)) {
 		if (memories_remove_region(&client->memories, range))
 			return 0;
 		return client_fail(client, -ENOENT, "there is no mapping %p of %llu bytes", address,
@@ -180,11 +180,14 @@ int ufd_client_remove_region(struct ufd_client *client, void *address, uint64_t 
 				       (json_int_t)length);
 	if (!request.parameters)
 		return client_fail(client, -ENOMEM, "cannot remove mapping: out of memory");
+	if (region)
+		region->is_leaving = true;
 	r = client_call(client, "cannot remove mapping", "io.ufd.guest.RemoveRegion", &request,
 			client_deadline(client, 0), NULL);
-	if (r == 0)
+	/* BadRegion: it has no such mapping, which is what we wanted. */
+	if (r == 0 || r == -EINVAL)
 		memories_remove_region(&client->memories, range);
-	return r;
+	return r == -EINVAL ? region ? 0 : -ENOENT : r;
 }
 
 /* ---- announcements --------------------------------------------------------------------------- */

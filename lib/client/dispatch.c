@@ -224,10 +224,12 @@ static void step_handing(struct ufd_client *client, bool is_due)
 
 	if (!next_answer(client, is_due, &answer))
 		return;
-	if (answer.error)
+	if (answer.error) {
 		refuse_answer(client, &answer);
-	else
-		recovered(client, &answer, UFD_CLIENT_REATTACHED);
+		return;
+	}
+	memories_set_handed_over(&client->memories);
+	recovered(client, &answer, UFD_CLIENT_REATTACHED);
 }
 
 /* Nothing is expected from the daemon: what is readable is its end, or nonsense. */

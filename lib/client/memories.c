@@ -207,6 +207,33 @@ int memory_add_region(struct client_memory *memory, const struct region *region)
 	return 0;
 }
 
+void memories_set_handed_over(struct memories *memories)
+{
+	for (size_t i = 0; i < memories->n_list; i++) {
+		struct client_memory *memory = memories->list[i];
+
+		memory->is_handed_over = true;
+		for (size_t j = 0; j < memory->n_regions; j++)
+			memory->regions[j].is_leaving &= memory->regions[j].is_gone;
+	}
+}
+
+struct region *memories_find_region(const struct memories *memories, struct hva_range range)
+{
+	for (size_t i = 0; i < memories->n_list; i++) {
+		const struct client_memory *memory = memories->list[i];
+
+		for (size_t j = 0; j < memory->n_regions; j++) {
+			struct region *region = &memory->regions[j];
+
+			if (region->range.start.v == range.start.v &&
+			    region->range.length_bytes == range.length_bytes)
+				return region;
+		}
+	}
+	return NULL;
+}
+
 static bool memory_remove_region(struct client_memory *memory, struct hva_range range)
 {
 	for (size_t i = 0; i < memory->n_regions; i++) {

@@ -17,6 +17,8 @@
 struct region {
 	struct hva_range range;
 	uint64_t offset_bytes;
+	bool is_leaving; /* RemoveRegion was sent, and not answered */
+	bool is_gone;	 /* ... and the daemon had done it before it died: no part of the guest */
 };
 
 /* Readable. */
@@ -71,6 +73,12 @@ bool memory_is_mapped(const struct client_memory *memory, uint64_t offset, uint6
 /* @memory is consumed on success. Return: 0 or -ENOMEM. */
 int memories_add(struct memories *memories, struct client_memory *memory);
 int memory_add_region(struct client_memory *memory, const struct region *region);
+
+/* A daemon has them all, but for those that are gone. */
+void memories_set_handed_over(struct memories *memories);
+
+/* The region that is exactly @range, or NULL. */
+struct region *memories_find_region(const struct memories *memories, struct hva_range range);
 
 /* Forget the region that is exactly @range, and a memory without any. Return: was there one? */
 bool memories_remove_region(struct memories *memories, struct hva_range range);

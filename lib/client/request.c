@@ -78,12 +78,19 @@ static int add_region(struct request *request, json_t *list, const struct client
 static int add_memory(struct request *request, json_t *list, const struct client_memory *memory)
 {
 	json_int_t backing_index = -1;
+	bool is_first = true;
 	int r = 0;
 
-	if (memory->backing >= 0)
-		r = add_fd(request, memory->backing, &backing_index);
-	for (size_t i = 0; i < memory->n_regions && r == 0; i++)
-		r = add_region(request, list, memory, &memory->regions[i], backing_index, i == 0);
+	for (size_t i = 0; i < memory->n_regions && r == 0; i++) {
+		if (memory->regions[i].is_gone)
+			continue;
+		if (is_first && memory->backing >= 0)
+			r = add_fd(request, memory->backing, &backing_index);
+		if (r == 0)
+			r = add_region(request, list, memory, &memory->regions[i], backing_index,
+				       is_first);
+		is_first = false;
+	}
 	return r;
 }
 

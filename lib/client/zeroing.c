@@ -45,14 +45,51 @@ static int is_registered(struct hva address, bool *ret)
 	return 0;
 }
 
-/* Unregistering goes on in steps, so a daemon may have died in the middle: one free end is enough.
+/* A region that was to leave anyway says nothing of the memory. Has it left? */
+static int find_gone(struct client_memory *memory)
+{
+	bool is_ours = false;
+	int r = 0;
+
+	for (size_t i = 0; i < memory->n_regions && r == 0; i++) {
+		struct region *region = &memory->regions[i];
+
+		if (!region->is_leaving)
+			continue;
+		r = is_registered(region->range.start, &is_ours);
+		region->is_gone = r == 0 && !is_ours;
+	}
+	return r;
+}
+
+/* The one that a daemon unregisters first. NULL if none is sure to be registered. */
+static const struct region *first_region(const struct client_memory *memory)
+{
+	const struct region *first = NULL;
+
+	for (size_t i = 0; i < memory->n_regions; i++) {
+		const struct region *region = &memory->regions[i];
+
+		if (!region->is_leaving && (!first || region->range.start.v < first->range.start.v))
+			first = region;
+	}
+	return first;
+}
+
+/*
+ * A daemon unregisters what is complete, by address and in steps: it may have died in the middle, so one
+ * free end of the first region is enough.
  */
 static int find_complete(struct client_memory *memory)
 {
-	struct hva_range range = memory->regions[0].range;
+	const struct region *region = first_region(memory);
+	struct hva_range range;
 	bool has_first, has_last;
 	int r;
 
+	if (!region)
+		return 0;
+	range = region->range;
 	r = is_registered(range.start, &has_first);
 	if (r < 0)
 		return r;
@@ -69,9 +106,11 @@ int zeroing_find_complete(struct ufd_client *client)
 		struct client_memory *memory = client->memories.list[i];
 		int r;
 
-		if (memory->is_complete || !memory->is_handed_over)
+		if (!memory->is_handed_over)
 			continue;
-		r = find_complete(memory);
+		r = find_gone(memory);
+		if (r == 0 && !memory->is_complete)
+			r = find_complete(memory);
 		if (r < 0)
 			return client_fail(client, r,
 					   "cannot see in /proc/self/smaps how memory %s is "
@@ -138,7 +177,7 @@ static const struct region *find_region(const struct client_memory *memory, uint
 	for (size_t i = 0; i < memory->n_regions; i++) {
 		const struct region *region = &memory->regions[i];
 
-		if (region->offset_bytes <= offset &&
+		if (!region->is_gone && region->offset_bytes <= offset &&
 		    offset - region->offset_bytes < region->range.length_bytes)
 			return region;
 	}
@@ -210,6 +249,19 @@ static int settle_present(const struct ufd_client *client, const struct client_m
 	return has ? 0 : -ENOSPC;
 }
 
+/* The kernel says that @address is not registered: then the memory was complete. Return: 0 or -errno. */
+static int settle_unregistered(struct client_memory *memory, struct hva address)
+{
+	bool is_ours = true;
+	int r;
+
+	r = is_registered(address, &is_ours);
+	if (r == 0 && is_ours)
+		return -EIO;
+	memory->is_complete = r == 0;
+	return r;
+}
+
 /* Does the file end before @offset? The kernel says so, too, when it cannot read the zeros. */
 static bool is_cut(const struct client_memory *memory, uint64_t offset)
 {
@@ -242,8 +294,7 @@ static int zero_region(struct ufd_client *client, struct client_memory *memory,
 		r = drain(client);
 		return r < 0 ? r : -EAGAIN;
 	case UFFD_UNMAPPED:
-		memory->is_complete = true; /* unregistered from here on */
-		return 0;
+		return settle_unregistered(memory, hva_add(start, done));
 	case UFFD_PAST_END:
 		if (!is_cut(memory, offset + done))
 			return -EIO;

@@ -20,6 +20,8 @@
 
 #define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
 #define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
+#define DRAIN_NS      (5 * NSEC_PER_SEC)
+#define LEAVE_NS      (200 * NSEC_PER_MSEC)
 #define STACK_BYTES   (512 * KIB)
 
 /* ---- rounds ---- */
@@ -204,8 +206,13 @@ static void demand_arm(struct demand *demand)
 
 int demand_sleep(struct demand *demand, uint64_t sleep_ns)
 {
+	int r;
+
 	demand_arm(demand);
-	return demand_look(demand, sleep_ns);
+	atomic_store_explicit(&demand->board->is_asleep, 1, memory_order_relaxed);
+	r = demand_look(demand, sleep_ns);
+	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_relaxed);
+	return r;
 }
 
 /*
@@ -228,9 +235,13 @@ static int demand_spin(struct demand *demand, uint64_t sleep_ns, bool *ret_has_s
 
 /* ---- life ---- */
 
-/* No buffer may go while somebody writes into it: wait for every read that is under way. */
-static void demand_drain(struct demand *demand)
+/*
+ * No buffer may go while somebody writes into it: wait for every read that is under way. A disk or a
+ * server that never answers must not keep us for ever. Return: false if one of them did not end.
+ */
+static bool demand_drain(struct demand *demand)
 {
+	uint64_t until_ns = clock_now_ns() + (demand->is_left ? LEAVE_NS : DRAIN_NS);
 	bool is_reading;
 
 	do {
@@ -241,17 +252,21 @@ static void demand_drain(struct demand *demand)
 
 			if (slot->state == SLOT_READING)
 				is_reading = true;
-			else if (slot->state != SLOT_FREE && slot->is_recovered)
+			else if (slot->state != SLOT_FREE &&
+				 (slot->is_recovered || demand->is_left))
 				slot_release(&demand->slots, slot); /* in doubt as before */
 			else if (slot->state != SLOT_FREE)
 				fill_give_back(demand, slot, PAGE_ABSENT);
 		}
+		if (is_reading && clock_now_ns() >= until_ns)
+			return false;
 		if (is_reading)
 			is_reading = demand_look(demand, 10 * NSEC_PER_MSEC) == 0;
 	} while (is_reading);
 	/* an answer is seen before its thread has raised the signal for it: that one still uses us */
 	while (atomic_load_explicit(&demand->n_completing, memory_order_acquire))
 		sched_yield();
+	return true;
 }
 
 static void demand_place(const struct demand *demand)
@@ -294,11 +309,13 @@ static void *demand_main(void *userdata)
 		struct pollfd wait = { .fd = demand->command_fd, .events = POLLIN };
 		uint64_t n;
 
-		(void)poll(&wait, 1, -1);
+		(void)poll(&wait, 1, (int)(demand->config.sleep_max_ns / NSEC_PER_MSEC));
 		(void)!read(demand->command_fd, &n, sizeof(n));
 		commands_take(demand);
+		/* it is this guest that is lost, not the others: no cause for a watchdog */
+		atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
 	}
-	demand_drain(demand);
+	demand->is_quiet = demand_drain(demand);
 	return NULL;
 }
 
@@ -314,12 +331,19 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 		return -ENOMEM;
 	demand->command_fd = -EBADF;
 	demand->guest = guest;
+	demand->board = ledger_board(guest->ledger);
+	demand->flight = ledger_flight(guest->ledger);
 	demand->view = guest->view;
 	demand->n_mappers = guest->n_mappers;
 	demand->n_memories = guest->n_memories;
 	demand->config = *config;
 	demand->is_working = true;
 	demand->is_recovering = true;
+	demand->is_complete_told = config->is_graduated;
+	for (uint32_t i = 0; i < guest->n_memories; i++) {
+		demand->is_graduated[i] = config->is_graduated;
+		count_add(&demand->counters.poisoned_pages, guest->memories[i]->n_poisoned);
+	}
 	pthread_mutex_init(&demand->command_lock, NULL);
 	park_init(&demand->park);
 	stalls_init(&demand->stalls);
@@ -387,15 +411,17 @@ int demand_start(struct demand *demand)
 	return -r;
 }
 
-void demand_stop(struct demand *demand)
+bool demand_stop(struct demand *demand, bool is_left)
 {
 	struct command stop = { .kind = COMMAND_STOP };
 
 	if (!demand_is_running(demand))
-		return;
+		return true;
+	demand->is_left = is_left;
 	(void)demand_command(demand, &stop);
 	pthread_join(demand->thread, NULL);
 	atomic_store(&demand->is_running, false);
+	return demand->is_quiet;
 }
 
 bool demand_is_running(const struct demand *demand)
@@ -421,4 +447,9 @@ const struct fault_counters *demand_counters(const struct demand *demand)
 uint64_t demand_pulse(const struct demand *demand)
 {
 	return atomic_load_explicit(&demand->pulse, memory_order_relaxed);
+}
+
+bool demand_is_asleep(const struct demand *demand)
+{
+	return atomic_load_explicit(&demand->board->is_asleep, memory_order_relaxed);
 }

@@ -46,7 +46,9 @@ struct demand_config {
 	uint64_t spin_ns;
 	uint64_t sleep_max_ns; /* below half the watchdog period */
 	bool is_background;
-	int cpu; /* -1: anywhere */
+	bool is_adopted;   /* from a former process */
+	bool is_graduated; /* and it is complete and unregistered: nothing is to be told */
+	int cpu;	   /* -1: anywhere */
 	int nice;
 	int event_fd; /* borrowed eventfd: written when a notice was queued */
 	int chore_fd; /* borrowed eventfd: written when a chore was queued */
@@ -62,9 +64,18 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 struct demand *demand_free(struct demand *demand); /* stopped, or never started */
 DEFINE_CLEANUP(struct demand, demand_free)
 
-/* Context: any; blocks until the thread runs or has ended. */
+/* Context: any; blocks until the thread runs. */
 int demand_start(struct demand *demand);
-void demand_stop(struct demand *demand);
+
+/**
+ * demand_stop() - end the thread, between two pieces of work
+ * @is_left: leave all claims as they are, for a successor; else they are given back, and who waits
+ *	     for them is woken
+ *
+ * Waits for reads that are under way, since their bytes land in our buffers, but not for ever.
+ * Context: any; blocks. Return: false if a read did not end: the demand must never be freed then.
+ */
+bool demand_stop(struct demand *demand, bool is_left);
 bool demand_is_running(const struct demand *demand);
 
 /**
@@ -104,3 +115,5 @@ const struct fault_counters *demand_counters(const struct demand *demand);
 
 /* Increases with every round: the watchdog's pulse. Context: any. */
 uint64_t demand_pulse(const struct demand *demand);
+/* In its wait for something to happen, where it stays for sleep_max_ns at most. Context: any. */
+bool demand_is_asleep(const struct demand *demand);

@@ -23,6 +23,7 @@
 #include "fault/slot.h"
 #include "fault/stall.h"
 #include "fault/window.h"
+#include "guest/flight.h"
 #include "guest/guest.h"
 
 struct uring;
@@ -52,6 +53,8 @@ struct data_run {
 
 struct demand {
 	struct guest *guest;	 /* borrowed */
+	struct board *board;	 /* in the ledger */
+	struct flight *flight;	 /* the same */
 	struct guest_view *view; /* what we look into; see guest/guest.h */
 	uint32_t n_mappers;	 /* as of the view: the guest's own counts belong to others */
 	uint32_t n_memories;
@@ -89,6 +92,8 @@ struct demand {
 	pthread_t thread;
 	_Atomic bool is_running;
 	bool must_stop;
+	bool is_left;  /* set before COMMAND_STOP: claims stay as they are */
+	bool is_quiet; /* set by the thread at its end: no read is under way */
 	_Atomic uint64_t pulse;
 	_Atomic uint32_t n_answers; /* completions from other threads, ever; release */
 	uint32_t n_answers_taken;

@@ -50,6 +50,34 @@ int pidfd_get_pid(int pidfd, pid_t *ret_pid)
 	return 0;
 }
 
+int pidfd_start_ticks(pid_t pid, uint64_t *ret_ticks)
+{
+	char path[48], text[1024];
+	_cleanup_(closep) int fd = -EBADF;
+	unsigned long long ticks;
+	const char *at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return -errno;
+	text[n] = '\0';
+
+	/* the name may hold anything; behind its last bracket come the state and 18 numbers */
+	at = strrchr(text, ')');
+	if (!at || sscanf(at,
+			  ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+			  "%*d %*d %*d %llu",
+			  &ticks) != 1)
+		return -EBADMSG;
+	*ret_ticks = ticks;
+	return 0;
+}
+
 bool pidfd_is_alive(int pidfd)
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };

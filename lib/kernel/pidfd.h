@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Return: 0 with an owned, O_CLOEXEC fd (readable when the process ends), -ESRCH, other -errno. */
@@ -14,6 +15,12 @@ int pidfd_open_pid(int *ret_fd, pid_t pid);
 
 /* The pid behind a pidfd. Return: 0, -ESRCH if it was reaped, -EBADFD if it is no pidfd. */
 int pidfd_get_pid(int pidfd, pid_t *ret_pid);
+
+/*
+ * When the process began, in clock ticks since boot: together with its pid it names a process for
+ * ever, also across our own death. Return: 0, -ESRCH, -EBADMSG, other -errno.
+ */
+int pidfd_start_ticks(pid_t pid, uint64_t *ret_ticks);
 
 /* False once the process has ended, reaped or not. */
 bool pidfd_is_alive(int pidfd);

@@ -83,8 +83,10 @@ static void bulk_graduate(struct ufd_pager_guest *paged)
 	for (uint32_t i = 0; is_complete && i < guest->view->n_mappings; i++)
 		paged_unregister(guest->view->mappings[i]);
 	/* with the lock, or a mapping that is added now would leave this undone or untold */
-	if (is_complete && !atomic_exchange(&paged->is_graduated, true))
+	if (is_complete && !atomic_exchange(&paged->is_graduated, true)) {
+		(void)keep_guest(paged); /* as long as it was */
 		bulk_notice(paged, UFD_EVENT_GRADUATED, NULL, 0);
+	}
 	pthread_mutex_unlock(&paged->model_lock);
 }
 

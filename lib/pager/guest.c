@@ -15,11 +15,9 @@
 #include "pager/paged.h"
 
 #define WINDOW_DEFAULT_BYTES (64 * KIB)
-#define SLEEP_MAX_NS	     NSEC_PER_SEC
 #define UNREGISTER_BYTES     (64 * MIB)
 
-static int paged_load_opts(struct ufd_pager_guest_opts *opts,
-			   const struct ufd_pager_guest_opts *given)
+int paged_load_opts(struct ufd_pager_guest_opts *opts, const struct ufd_pager_guest_opts *given)
 {
 	int r = opts_load(opts, sizeof(*opts), given);
 
@@ -39,6 +37,32 @@ static int paged_load_opts(struct ufd_pager_guest_opts *opts,
 	return 0;
 }
 
+/* A guest without anything, in a new ledger. */
+static int paged_new_model(struct ufd_pager *pager, const char *name, struct guest **ret)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	int r;
+
+	if (pager->ledger_directory < 0)
+		return guest_new(ret, name);
+	if (!name[0] || strlen(name) >= UFD_NAME_BYTES)
+		return -EINVAL;
+	r = ledger_new_file(&ledger, name, pager->ledger_directory);
+	if (r == 0)
+		r = guest_adopt(ret, ledger);
+	if (r == 0)
+		TAKE_PTR(ledger);
+	return r;
+}
+
+void paged_link(struct ufd_pager *pager, struct ufd_pager_guest *paged)
+{
+	pthread_mutex_lock(&pager->lock);
+	paged->next = pager->guests;
+	pager->guests = paged;
+	pthread_mutex_unlock(&pager->lock);
+}
+
 EXPORT int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest **ret,
 			       const char *name, const struct ufd_pager_guest_opts *given)
 {
@@ -51,20 +75,18 @@ EXPORT int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest *
 	paged = calloc(1, sizeof(*paged));
 	if (!paged)
 		return -ENOMEM;
-	r = paged_load_opts(&paged->opts, given);
-	if (r == 0)
-		r = guest_new(&paged->guest, name);
-	if (r < 0) {
-		free(paged);
-		return r;
-	}
 	paged->pager = pager;
 	pthread_mutex_init(&paged->model_lock, NULL);
-
-	pthread_mutex_lock(&pager->lock);
-	paged->next = pager->guests;
-	pager->guests = paged;
-	pthread_mutex_unlock(&pager->lock);
+	r = paged_load_opts(&paged->opts, given);
+	if (r == 0)
+		r = paged_new_model(pager, name, &paged->guest);
+	if (r == 0)
+		r = keep_guest(paged);
+	if (r < 0) {
+		paged_destroy(paged);
+		return r;
+	}
+	paged_link(pager, paged);
 	*ret = paged;
 	return 0;
 }
@@ -92,6 +114,27 @@ static void paged_unlink(struct ufd_pager_guest *paged)
 	*at = paged->next;
 	paged->is_leaving = true;
 	pthread_mutex_unlock(&paged->pager->lock);
+	bulk_let_go(paged);
+	if (paged->pager->dispatching == paged)
+		paged->pager->dispatching = NULL;
+}
+
+void paged_destroy(struct ufd_pager_guest *paged)
+{
+	guest_free(paged->guest);
+	while (paged->forgotten) {
+		struct memory *memory = paged->forgotten;
+
+		paged->forgotten = memory->next_forgotten;
+		memory_free(memory);
+	}
+	for (unsigned int i = 0; i < MAX_MEMORIES; i++) {
+		source_unref(paged->sources[i]);
+		free(paged->specs[i]);
+	}
+	free(paged->halves);
+	pthread_mutex_destroy(&paged->model_lock);
+	free(paged);
 }
 
 EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *paged)
@@ -101,28 +144,31 @@ EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *page
 	if (!paged)
 		return NULL;
 	paged_unlink(paged);
-	bulk_let_go(paged);
-	if (paged->pager->dispatching == paged)
-		paged->pager->dispatching = NULL;
 
-	if (paged_demand(paged))
-		demand_stop(paged_demand(paged));
+	/* should we die now, a successor ends what we began, in place of serving the half of it */
+	paged->is_started = false;
+	(void)keep_guest(paged);
+	if (paged_demand(paged) && demand_stop(paged_demand(paged), false))
+		demand_free(paged_demand(paged));
 	view = paged->guest->view;
 	for (uint32_t i = 0; i < view->n_mappings; i++)
 		if (!view->mappings[i]->mapper->is_gone)
 			paged_unregister(view->mappings[i]);
-	demand_free(paged_demand(paged));
-	guest_free(paged->guest);
-	while (paged->forgotten) {
-		struct memory *memory = paged->forgotten;
+	paged_undo_halves(paged);
+	if (paged->pager->ledger_directory >= 0)
+		ledger_unlink(paged->guest->ledger, paged->pager->ledger_directory);
+	paged_destroy(paged);
+	return NULL;
+}
 
-		paged->forgotten = memory->next_forgotten;
-		memory_free(memory);
-	}
-	for (unsigned int i = 0; i < MAX_MEMORIES; i++)
-		source_unref(paged->sources[i]);
-	pthread_mutex_destroy(&paged->model_lock);
-	free(paged);
+EXPORT struct ufd_pager_guest *ufd_pager_guest_leave(struct ufd_pager_guest *paged)
+{
+	if (!paged)
+		return NULL;
+	paged_unlink(paged);
+	if (paged_demand(paged) && demand_stop(paged_demand(paged), true))
+		demand_free(paged_demand(paged));
+	paged_destroy(paged);
 	return NULL;
 }
 
@@ -181,6 +227,8 @@ static void paged_config(const struct ufd_pager_guest *paged, struct demand_conf
 		.spin_ns = opts->spin_ns,
 		.sleep_max_ns = SLEEP_MAX_NS,
 		.is_background = !opts->no_background,
+		.is_adopted = paged->is_adopted,
+		.is_graduated = atomic_load(&paged->is_graduated),
 		.cpu = (int)opts->cpu - 1,
 		.nice = opts->nice,
 		.event_fd = paged->pager->event_fd,
@@ -191,19 +239,29 @@ static void paged_config(const struct ufd_pager_guest *paged, struct demand_conf
 EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 {
 	_cleanup_(demand_freep) struct demand *demand = NULL;
+	struct command finish = { .kind = COMMAND_FINISH };
+	bool was_started = paged->is_started;
 	struct demand_config config;
 	int r;
 
 	if (paged_demand(paged))
 		return -EALREADY;
-	if (paged->opts.other_mappers == UFD_OTHERS_REFUSE) {
+	/* one that is served already has no choice any more; others raise an alarm */
+	if (paged->opts.other_mappers == UFD_OTHERS_REFUSE && !paged->is_started) {
 		r = paged_refuse_others(paged);
 		if (r < 0)
 			return r;
 	}
-	paged_config(paged, &config);
 	pthread_mutex_lock(&paged->model_lock);
-	r = demand_new(&demand, paged->guest, &config);
+	paged_undo_halves(paged);
+	if (was_started)
+		paged_forget_unmapped(paged);
+	paged_config(paged, &config);
+	/* before the first page is filled, which must not be undone any more */
+	paged->is_started = true;
+	r = keep_guest(paged);
+	if (r == 0)
+		r = demand_new(&demand, paged->guest, &config);
 	if (r == 0)
 		limits_begin(paged, demand);
 	if (r == 0)
@@ -211,10 +269,15 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 	if (r == 0)
 		/* pairs with acquire in paged_demand() */
 		atomic_store_explicit(&paged->demand, TAKE_PTR(demand), memory_order_release);
+	if (r < 0) {
+		paged->is_started = was_started;
+		(void)keep_guest(paged);
+	}
 	pthread_mutex_unlock(&paged->model_lock);
-	if (r == 0 && paged->opts.other_mappers == UFD_OTHERS_EAGER)
-		r = ufd_pager_guest_finish(paged, 0);
-	return r;
+	if (r < 0 || paged->opts.other_mappers != UFD_OTHERS_EAGER)
+		return r;
+	/* nobody waits for one that is served already, but it is filled as it was promised */
+	return was_started ? paged_command(paged, &finish) : ufd_pager_guest_finish(paged, 0);
 }
 
 /* The pages of @memory in a range of bytes. Return: 0, -EINVAL. */

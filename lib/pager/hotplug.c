@@ -10,19 +10,27 @@
 #include <unistd.h>
 
 #include "base/opts.h"
+#include "guest/roster.h"
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
-#define PAGE_MAX_BYTES GIB
-
-static int fd_duplicate(int *ret, int fd)
+/* Recorded before it is a mapper: a successor wants to know whose the kept descriptors are. */
+static int mapper_add(struct ufd_pager_guest *paged, const struct recorded_mapper *recorded,
+		      int uffd, int pidfd, int pagemap, struct mapper **ret)
 {
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	struct guest *guest = paged->guest;
+	int r;
 
-	if (copy < 0)
-		return -errno;
-	*ret = copy;
+	if (guest->n_mappers == MAX_MAPPERS)
+		return -ENOSPC;
+	r = roster_put_mapper(guest->ledger, guest->n_mappers, recorded);
+	if (r < 0)
+		return r;
+	r = guest_add_mapper(guest, uffd, pidfd, pagemap, recorded->pid, recorded->features, ret);
+	assert(r == 0);
+	(*ret)->start_ticks = recorded->start_ticks;
+	(*ret)->has_own_pagemap = recorded->has_pagemap;
 	return 0;
 }
 
@@ -30,17 +38,18 @@ EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, i
 				      int pagemap, uint32_t *ret_mapper)
 {
 	_cleanup_(closep) int own_uffd = -EBADF, own_pidfd = -EBADF, own_pagemap = -EBADF;
+	struct recorded_mapper recorded = { .has_pagemap = pagemap >= 0 };
 	struct mapper *mapper;
-	uint64_t features;
-	pid_t pid;
 	int r;
 
-	r = uffd_inspect(uffd, &features);
+	r = uffd_inspect(uffd, &recorded.features);
 	if (r < 0)
 		return r;
-	if (features & UFFD_FEATURES_FOREIGN)
+	if (recorded.features & UFFD_FEATURES_FOREIGN)
 		return -EOPNOTSUPP;
-	r = pidfd_get_pid(pidfd, &pid);
+	r = pidfd_get_pid(pidfd, &recorded.pid);
+	if (r == 0)
+		r = pidfd_start_ticks(recorded.pid, &recorded.start_ticks);
 	if (r < 0)
 		return r;
 	r = fd_duplicate(&own_uffd, uffd);
@@ -52,11 +61,8 @@ EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, i
 		return r;
 
 	pthread_mutex_lock(&paged->model_lock);
-	r = guest_add_mapper(paged->guest, own_uffd, own_pidfd, own_pagemap, pid, features,
-			     &mapper);
+	r = mapper_add(paged, &recorded, own_uffd, own_pidfd, own_pagemap, &mapper);
 	pthread_mutex_unlock(&paged->model_lock);
-	if (r == GUEST_FULL)
-		return -ENOSPC;
 	if (r < 0)
 		return r;
 	(void)TAKE_FD(own_uffd);
@@ -149,10 +155,7 @@ static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
 		memory->is_forgotten = true;
 		atomic_store(&memory->n_absent, 0);
 	}
-	ledger_drop_record(paged->guest->ledger, LEDGER_MEMORY, memory->id);
-	ledger_drop_record(paged->guest->ledger, LEDGER_POISON, memory->id);
-	(void)backing_punch(ledger_fd(paged->guest->ledger), memory->states_offset,
-			    align_up(page_states_bytes(memory_n_pages(memory)), 4096));
+	keep_drop_memory(paged->guest->ledger, memory);
 }
 
 static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memory_opts *opts,
@@ -182,6 +185,12 @@ static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memo
 	r = memory_new(&memory, id, &config, guest->ledger);
 	if (r < 0)
 		return r;
+	r = keep_source(guest->ledger, id, source);
+	if (r < 0) {
+		keep_drop_memory(guest->ledger, memory);
+		memory_free(memory);
+		return r;
+	}
 	old = id < guest->n_memories ? guest->memories[id] : NULL;
 	if (old) {
 		memory_replace(paged, old, memory);
@@ -217,7 +226,32 @@ EXPORT int ufd_pager_guest_add_memory(struct ufd_pager_guest *paged,
 	return r;
 }
 
+void paged_forget_unmapped(struct ufd_pager_guest *paged)
+{
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++)
+		if (!paged->guest->memories[i]->n_mappings &&
+		    !paged->guest->memories[i]->is_forgotten)
+			memory_forget(paged, paged->guest->memories[i]);
+}
+
 /* ---- mappings ---- */
+
+void paged_undo_halves(struct ufd_pager_guest *paged)
+{
+	struct guest *guest = paged->guest;
+
+	for (uint32_t i = 0; i < paged->n_halves; i++) {
+		const struct half *half = &paged->halves[i];
+		const struct mapping undone = { .mapper = half->mapper, .range = half->range };
+
+		if (!half->mapper->is_gone)
+			paged_unregister(&undone);
+		(void)roster_put(guest->ledger, guest->view, half->place);
+	}
+	free(paged->halves);
+	paged->halves = NULL;
+	paged->n_halves = 0;
+}
 
 /* Show the newest view to the demand thread, then free @old and, if given, what was taken out of
  * it. */
@@ -238,7 +272,7 @@ static int view_show(struct ufd_pager_guest *paged, struct guest_view *old, stru
 	return r;
 }
 
-static void mapping_forget(struct ufd_pager_guest *paged, const struct mapping *mapping)
+static void mapping_hide(struct ufd_pager_guest *paged, const struct mapping *mapping)
 {
 	struct guest_view *old;
 	struct mapping *removed;
@@ -246,6 +280,23 @@ static void mapping_forget(struct ufd_pager_guest *paged, const struct mapping *
 	if (guest_remove_mapping(paged->guest, mapping->mapper, mapping->range, &old, &removed) ==
 	    0)
 		(void)view_show(paged, old, removed);
+}
+
+/* Return: 0, -ENOSPC. */
+static int mapping_record(struct ufd_pager_guest *paged, struct mapping *mapping,
+			  enum mapping_stage stage)
+{
+	mapping->stage = stage;
+	return roster_put(paged->guest->ledger, paged->guest->view, mapping->place);
+}
+
+/* One that came to nothing; it is not registered. */
+static void mapping_forget(struct ufd_pager_guest *paged, const struct mapping *mapping)
+{
+	uint32_t place = mapping->place;
+
+	mapping_hide(paged, mapping);
+	(void)roster_put(paged->guest->ledger, paged->guest->view, place); /* needs less room */
 }
 
 static int mapping_register(const struct mapping *mapping)
@@ -278,7 +329,7 @@ static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
 }
 
 /* Each of its pages is in one place only: shown in two, it would be there in one and zero in the other. */
-static bool is_private_and_shown(const struct guest_view *view, const struct mapping *wanted)
+bool mapping_is_private_and_shown(const struct guest_view *view, const struct mapping *wanted)
 {
 	struct page_range pages = { wanted->offset_bytes / wanted->memory->page_bytes,
 				    wanted->range.length_bytes / wanted->memory->page_bytes };
@@ -292,23 +343,27 @@ static bool is_private_and_shown(const struct guest_view *view, const struct map
 	return false;
 }
 
-static int mapping_add(struct ufd_pager_guest *paged, const struct mapping *wanted,
-		       uint64_t *ret_offset)
+static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, uint64_t *ret_offset)
 {
 	struct guest_view *old;
 	struct mapping *mapping;
-	int r;
+	int r, shown;
 
-	if (is_private_and_shown(paged->guest->view, wanted))
+	if (mapping_is_private_and_shown(paged->guest->view, wanted))
 		return -EEXIST;
+	if (roster_find_place(paged->guest->view, &wanted->place) == GUEST_FULL)
+		return -ENOSPC;
 	r = guest_add_mapping(paged->guest, wanted, &old, &mapping);
 	if (r == GUEST_OVERLAP)
 		return -EEXIST;
 	if (r < 0)
 		return r;
-	/* Known before it is registered, closed until absence is proved: its faults wait meanwhile.
-	 */
-	r = view_show(paged, old, NULL);
+	/* Known before it is registered, here and to a successor; closed until absence is proved:
+	 * its faults wait meanwhile. */
+	r = mapping_record(paged, mapping, MAPPING_ARRIVING);
+	shown = view_show(paged, old, NULL);
+	if (r == 0)
+		r = shown;
 	if (r == 0)
 		r = mapping_register(mapping);
 	if (r < 0) {
@@ -316,6 +371,9 @@ static int mapping_add(struct ufd_pager_guest *paged, const struct mapping *want
 		return r;
 	}
 	r = absence_prove(paged, mapping, ret_offset);
+	/* before the first page of it is filled, which must not be undone any more */
+	if (r == 0)
+		r = mapping_record(paged, mapping, MAPPING_OPEN);
 	if (r < 0) {
 		paged_unregister(mapping);
 		mapping_forget(paged, mapping);
@@ -344,9 +402,10 @@ EXPORT int ufd_pager_guest_add_mapping(struct ufd_pager_guest *paged, uint32_t m
 		return -EINVAL;
 
 	pthread_mutex_lock(&paged->model_lock);
+	paged_undo_halves(paged);
+	if (atomic_exchange(&paged->is_graduated, false))
+		(void)keep_guest(paged); /* as long as it was */
 	r = mapping_add(paged, &wanted, ret_offset);
-	if (r == 0)
-		atomic_store(&paged->is_graduated, false);
 	pthread_mutex_unlock(&paged->model_lock);
 	return r;
 }
@@ -357,6 +416,7 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 	struct mapping *mapping;
 	struct memory *memory;
 	struct hva_range range = { { address }, length };
+	uint32_t place;
 
 	if (mapper >= paged->guest->n_mappers)
 		return -ENOENT;
@@ -368,10 +428,14 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 		return -ENOENT;
 	}
 	memory = mapping->memory;
+	place = mapping->place;
+	(void)mapping_record(paged, mapping, MAPPING_LEAVING); /* as long as it was */
 	paged_unregister(mapping);
-	mapping_forget(paged, mapping);
+	mapping_hide(paged, mapping);
+	/* its memory first: of a mapping that is leaving no memory is asked */
 	if (!memory->n_mappings)
 		memory_forget(paged, memory);
+	(void)roster_put(paged->guest->ledger, paged->guest->view, place);
 	pthread_mutex_unlock(&paged->model_lock);
 	return 0;
 }

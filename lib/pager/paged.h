@@ -12,10 +12,19 @@
 #include "source/source.h"
 #include "ufd/pager.h"
 
-#define N_TOLD_PIDS 16
+#define PAGE_MAX_BYTES GIB
+#define N_TOLD_PIDS    16
+#define SLEEP_MAX_NS   NSEC_PER_SEC /* of a demand thread */
 
 /* A function of ufd/pager.h. */
 #define EXPORT __attribute__((visibility("default")))
+
+/* A mapping that is to be undone: registered perhaps, served by nobody. */
+struct half {
+	struct mapper *mapper;
+	struct hva_range range;
+	uint32_t place;
+};
 
 struct ufd_pager_guest {
 	struct ufd_pager *pager;
@@ -24,6 +33,13 @@ struct ufd_pager_guest {
 	void *userdata;
 	struct source *sources[MAX_MEMORIES]; /* references */
 	struct memory *forgotten;	      /* replaced; notices under way may still name them */
+
+	/* of one that was adopted */
+	char *specs[MAX_MEMORIES]; /* owned; of sources, as recorded */
+	struct half *halves;	   /* owned; what the former process left half made */
+	uint32_t n_halves;
+	bool is_adopted;
+	bool is_started; /* as recorded: a successor is to serve the guest */
 
 	/*
 	 * Who changes mappers, memories or the view holds @model_lock; so does the bulk thread while
@@ -45,14 +61,19 @@ struct ufd_pager_guest {
 	uint64_t look_at_ns;  /* when its limits are due */
 	uint64_t limit_group; /* the control group that limits it most; 0: none does */
 
+	/* of ufd_pager_is_alive(), under pager->lock */
+	uint64_t seen_pulse;
+	uint64_t seen_ns; /* when it last was another one */
+
 	_Atomic bool is_graduated;
 	_Atomic bool is_ended;
 };
 
 struct ufd_pager {
 	struct ufd_pager_opts opts;
-	int event_fd; /* owned eventfd: notices are queued */
-	int chore_fd; /* owned eventfd: chores are queued, or the bulk thread is to end */
+	int event_fd;	      /* owned eventfd: notices are queued */
+	int chore_fd;	      /* owned eventfd: chores are queued, or the bulk thread is to end */
+	int ledger_directory; /* owned; -EBADF: ledgers are memfds */
 	pthread_t bulk;
 	bool has_bulk;
 	_Atomic bool must_stop;
@@ -63,6 +84,7 @@ struct ufd_pager {
 	pthread_cond_t changed; /* a guest completed, ended, or lost its last user */
 	struct ufd_pager_guest *guests;
 	struct ufd_pager_guest *dispatching; /* by the thread that dispatches */
+	char late_name[UFD_NAME_BYTES];	     /* of a guest whose thread does not turn */
 };
 
 /* NULL before the start. Acquire: pairs with release in ufd_pager_guest_start(). */
@@ -76,6 +98,58 @@ int paged_command(struct ufd_pager_guest *paged, struct command *command);
 
 /* Unregister a mapping in steps that leave the process's address space lock free in between. */
 void paged_unregister(const struct mapping *mapping);
+
+/* Unregister what was left half made. Holding model_lock. */
+void paged_undo_halves(struct ufd_pager_guest *paged);
+/* Before the start of one that was adopted: what came to no mapping can be declared anew. The same. */
+void paged_forget_unmapped(struct ufd_pager_guest *paged);
+
+/* Another mapping shows pages of an anonymous or private memory already that this one would show. */
+bool mapping_is_private_and_shown(const struct guest_view *view, const struct mapping *wanted);
+
+/* Into the engine's list, and a guest that is in none: all that needs no kernel undone. */
+void paged_link(struct ufd_pager *pager, struct ufd_pager_guest *paged);
+void paged_destroy(struct ufd_pager_guest *paged);
+
+/* Options as they come from a caller, or from a ledger. Return: 0, -EINVAL, -E2BIG, -EOPNOTSUPP. */
+int paged_load_opts(struct ufd_pager_guest_opts *opts, const struct ufd_pager_guest_opts *given);
+
+/* ---- keep.c: what a successor needs ---- */
+
+int fd_duplicate(int *ret, int fd);
+
+/* The guest's own record, as it is now. Return: 0, -ENOSPC. */
+int keep_guest(struct ufd_pager_guest *paged);
+
+/* Readable. What that record says. */
+struct kept_guest {
+	struct ufd_pager_guest_opts opts;
+	bool is_started, is_graduated;
+};
+
+/* Return: 0, -ENOENT, LEDGER_DAMAGED, or as paged_load_opts(). */
+int keep_read_guest(const struct ledger *ledger, struct kept_guest *ret);
+
+/* The source of memory @id. Return: 0, -ENOSPC. */
+int keep_source(struct ledger *ledger, uint32_t id, struct source *source);
+
+/* Readable. */
+struct kept_source {
+	struct source_identity identity;
+	bool is_file;
+	char *spec; /* owned; "" if it cannot be made again */
+};
+
+/* Return: 0, -ENOENT, LEDGER_DAMAGED, -ENOMEM. */
+int keep_read_source(const struct ledger *ledger, uint32_t id, struct kept_source *ret);
+
+/* The memory's records and states go: it is mapped nowhere. */
+void keep_drop_memory(struct ledger *ledger, const struct memory *memory);
+
+/* ---- stats.c ---- */
+
+/* Copy as much of one of ours as the caller's struct has. Return: 0, -EINVAL (its size). */
+int stats_hand_over(void *to, const void *from, size_t n_from);
 
 /* ---- bulk.c: the one thread that may block on the kernel ---- */
 

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/opts.h"
 #include "kernel/features.h"
 #include "pager/paged.h"
@@ -23,7 +24,7 @@ EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *gi
 	pager = calloc(1, sizeof(*pager));
 	if (!pager)
 		return -ENOMEM;
-	pager->event_fd = pager->chore_fd = -EBADF;
+	pager->event_fd = pager->chore_fd = pager->ledger_directory = -EBADF;
 	pthread_mutex_init(&pager->lock, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -60,6 +61,7 @@ EXPORT struct ufd_pager *ufd_pager_free(struct ufd_pager *pager)
 	bulk_stop(pager);
 	closep(&pager->event_fd);
 	closep(&pager->chore_fd);
+	closep(&pager->ledger_directory);
 	pthread_cond_destroy(&pager->changed);
 	pthread_mutex_destroy(&pager->lock);
 	free(pager);
@@ -108,6 +110,42 @@ EXPORT int ufd_pager_dispatch(struct ufd_pager *pager)
 	}
 	pager->dispatching = NULL;
 	return 0;
+}
+
+/* ---- the watchdog's question ---- */
+
+/* Asleep it is well, as long as it wakes now and then. Holding pager->lock. */
+static bool paged_is_alive(struct ufd_pager_guest *paged, uint64_t now_ns)
+{
+	const struct demand *demand = paged_demand(paged);
+	uint64_t pulse;
+
+	if (!demand)
+		return true;
+	pulse = demand_pulse(demand);
+	if (pulse != paged->seen_pulse || !paged->seen_ns) {
+		paged->seen_pulse = pulse;
+		paged->seen_ns = now_ns;
+		return true;
+	}
+	return demand_is_asleep(demand) && now_ns - paged->seen_ns < 3 * SLEEP_MAX_NS;
+}
+
+EXPORT int ufd_pager_is_alive(struct ufd_pager *pager, const char **ret_guest)
+{
+	uint64_t now_ns = clock_now_ns();
+	struct ufd_pager_guest *late = NULL;
+
+	pthread_mutex_lock(&pager->lock);
+	for (struct ufd_pager_guest *paged = pager->guests; paged; paged = paged->next)
+		if (!paged_is_alive(paged, now_ns) && !late)
+			late = paged;
+	if (late)
+		strcpy(pager->late_name, late->guest->name);
+	pthread_mutex_unlock(&pager->lock);
+	if (late && ret_guest)
+		*ret_guest = pager->late_name;
+	return !late;
 }
 
 /* ---- sources ---- */

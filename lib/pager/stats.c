@@ -12,8 +12,7 @@ static const uint32_t kinds[] = {
 	[BACKING_PRIVATE] = UFD_MEMORY_PRIVATE,
 };
 
-/* Copy as much as the caller's struct has. */
-static int stats_hand_over(void *to, const void *from, size_t n_from)
+int stats_hand_over(void *to, const void *from, size_t n_from)
 {
 	size_t n_to;
 

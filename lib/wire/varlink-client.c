@@ -143,9 +143,11 @@ static int answer_from_frame(struct frame *frame, struct varlink_answer *ret)
 {
 	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
 	struct varlink_reply reply;
+	int r;
 
-	if (varlink_reply_parse(frame->message, &reply) != 0)
-		return -EPROTO;
+	r = varlink_reply_parse(frame->message, &reply);
+	if (r != 0)
+		return r < 0 ? r : -EPROTO;
 	if (reply.error) {
 		answer.error = strdup(reply.error);
 		if (!answer.error)

@@ -2,17 +2,25 @@
 /* Calls, replies and errors. */
 #include "wire/varlink.h"
 
+#include <errno.h>
 #include <string.h>
+
+/* Of a json_unpack_ex() that failed. */
+static int unpack_outcome(const json_error_t *error)
+{
+	return json_error_code(error) == json_error_out_of_memory ? -ENOMEM : VARLINK_BAD_MESSAGE;
+}
 
 int varlink_call_parse(json_t *message, struct varlink_call *ret)
 {
 	struct varlink_call call = {};
 	int is_more = 0, is_oneway = 0, is_upgrade = 0;
+	json_error_t error;
 
-	if (json_unpack(message, "{s:s, s?o, s?b, s?b, s?b !}", "method", &call.method,
-			"parameters", &call.parameters, "more", &is_more, "oneway", &is_oneway,
-			"upgrade", &is_upgrade) < 0)
-		return VARLINK_BAD_MESSAGE;
+	if (json_unpack_ex(message, &error, 0, "{s:s, s?o, s?b, s?b, s?b !}", "method",
+			   &call.method, "parameters", &call.parameters, "more", &is_more, "oneway",
+			   &is_oneway, "upgrade", &is_upgrade) < 0)
+		return unpack_outcome(&error);
 	if (json_is_null(call.parameters))
 		call.parameters = NULL;
 	if (call.parameters && !json_is_object(call.parameters))
@@ -29,11 +37,12 @@ int varlink_call_parse(json_t *message, struct varlink_call *ret)
 int varlink_reply_parse(json_t *message, struct varlink_reply *ret)
 {
 	struct varlink_reply reply = {};
+	json_error_t error;
 	int has_more = 0;
 
-	if (json_unpack(message, "{s?s, s?o, s?b}", "error", &reply.error, "parameters",
-			&reply.parameters, "continues", &has_more) < 0)
-		return VARLINK_BAD_MESSAGE;
+	if (json_unpack_ex(message, &error, 0, "{s?s, s?o, s?b}", "error", &reply.error,
+			   "parameters", &reply.parameters, "continues", &has_more) < 0)
+		return unpack_outcome(&error);
 	if (json_is_null(reply.parameters))
 		reply.parameters = NULL;
 	if (reply.parameters && !json_is_object(reply.parameters))
@@ -45,14 +54,24 @@ int varlink_reply_parse(json_t *message, struct varlink_reply *ret)
 	return 0;
 }
 
+/* Return: @message, or NULL without memory; it is released then. */
+static json_t *set_true(json_t *message, const char *name)
+{
+	if (message && json_object_set_new(message, name, json_true()) < 0) {
+		json_decref(message);
+		return NULL;
+	}
+	return message;
+}
+
 json_t *varlink_call_new(const char *method, json_t *parameters, bool is_more, bool is_oneway)
 {
 	json_t *message = json_pack("{s:s, s:o*}", "method", method, "parameters", parameters);
 
-	if (message && is_more)
-		json_object_set_new(message, "more", json_true());
-	if (message && is_oneway)
-		json_object_set_new(message, "oneway", json_true());
+	if (is_more)
+		message = set_true(message, "more");
+	if (is_oneway)
+		message = set_true(message, "oneway");
 	return message;
 }
 
@@ -60,9 +79,7 @@ json_t *varlink_reply_new(json_t *parameters, bool has_more)
 {
 	json_t *message = json_pack("{s:o}", "parameters", parameters ? parameters : json_object());
 
-	if (message && has_more)
-		json_object_set_new(message, "continues", json_true());
-	return message;
+	return has_more ? set_true(message, "continues") : message;
 }
 
 json_t *varlink_error_new(const char *error, json_t *parameters)

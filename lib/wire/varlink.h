@@ -31,7 +31,7 @@ struct varlink_reply {
 };
 
 /* Unknown members are refused: a typing error in "oneway" would wait for ever. Return: 0 or
- * VARLINK_BAD_MESSAGE. */
+ * VARLINK_BAD_MESSAGE, -ENOMEM. */
 int varlink_call_parse(json_t *message, struct varlink_call *ret);
 int varlink_reply_parse(json_t *message, struct varlink_reply *ret);
 
