@@ -285,7 +285,8 @@ struct ufd_pager_memory_opts {
  * @ret_memory: a small number for the calls below
  *
  * Return: 0, -EINVAL (alignment, kind), -EEXIST (name), -ERANGE (the source is shorter, or the
- *	   backing file), -EBADF (backing of the wrong kind), -ENOSPC (64 a guest), -ENOMEM.
+ *	   backing file), -EBADF (backing of the wrong kind), -ENOSPC (64 a guest, or SPECs too long
+ *	   for its ledger), -ENOMEM.
  */
 int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
 			       const struct ufd_pager_memory_opts *opts, uint32_t *ret_memory);
@@ -300,7 +301,7 @@ int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
  * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping, or shows pages of an
  *	   anonymous or private memory that another one shows already), -EBUSY (another
  *	   userfaultfd is registered there), -EPERM (this mapping cannot be registered), -ESRCH,
- *	   -ENOTEMPTY (*ret_offset, if not NULL, is the page), -EACCES (pagemap).
+ *	   -ENOTEMPTY (*ret_offset, if not NULL, is the page), -EACCES (pagemap), -ENOSPC (1,024 a guest).
  */
 int ufd_pager_guest_add_mapping(struct ufd_pager_guest *guest, uint32_t mapper, uint32_t memory,
 				uint64_t address, uint64_t length, uint64_t offset,
@@ -420,6 +421,7 @@ struct ufd_handle_info {
 	uint64_t device, inode; /* of a backing or a source */
 	const char *spec;	/* of a source; valid until the guest is freed */
 };
+/* Return: 0, -ENOENT (no record speaks of it), -EINVAL (size). */
 int ufd_pager_handle_info(const struct ufd_pager_guest *guest, uint32_t kind, uint32_t id,
 			  struct ufd_handle_info *ret);
 
@@ -429,9 +431,11 @@ int ufd_pager_handle_info(const struct ufd_pager_guest *guest, uint32_t kind, ui
  *
  * The guest does not run yet: records can be read, and ufd_pager_guest_start() replays what was
  * read and not applied, takes interrupted fills over, wakes every range and serves. A guest that
- * never was started by the former process is adopted too: *ret_was_started is 0, and it is the
- * caller's to free it, which unregisters. Mappings that were only half made are unregistered by the
- * start. Blocks.
+ * never was started by the former process, or that it was freeing, is adopted too: *ret_was_started
+ * is 0, and it is the caller's to free it, which unregisters. Mappings that were only half made are
+ * unregistered by the start; memories that are mapped nowhere are forgotten then. Processes that
+ * have ended stay ended, the others are served. A source that is gone is reported, and no error, if no
+ * page of its memory is absent. Blocks.
  *
  * Return: 0, -EEXIST (name), -EBADMSG (damaged), -EPROTONOSUPPORT (a newer release wrote it), -ESRCH
  *	   (every process has ended), -EBADF (a handle is missing), -ESTALE (a source is no longer
