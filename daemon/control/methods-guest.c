@@ -427,6 +427,7 @@ const struct method guest_methods[] = {
 	{ "NoteDiscard", ACCESS_GUEST, false, false, note_discard },
 	{ "NoteWrite", ACCESS_GUEST, false, false, note_write },
 	{ "Detach", ACCESS_GUEST, false, false, detach },
+	{ "Ledger", ACCESS_GUEST, false, false, method_ledger },
 	{ "Prefetch", ACCESS_GUEST, false, false, prefetch },
 	{ "SnapshotSave", ACCESS_ADMIN, false, false, method_snapshot_save },
 	{ "Restore", ACCESS_ADMIN, false, false, method_restore },
