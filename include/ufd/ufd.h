@@ -242,8 +242,9 @@ struct ufd_client_memory_opts {
  *	    -EEXIST	there is a memory of this name, or the mapping overlaps another
  *	    -EBADF	an fd is no file of the kind asked for
  *	    -ENOTCONN	the daemon is lost; nothing was sent
- *	    and those of ufd_client_attach(). After -ETIMEDOUT and -ECONNRESET it is not known
- *	    whether the daemon has the mapping: call ufd_client_remove_region() before adding again
+ *	    and those of ufd_client_attach(). After -ETIMEDOUT, -ECONNRESET, -EPROTO and -ENOMEM
+ *	    the daemon may have the mapping: call ufd_client_remove_region() before adding again,
+ *	    which says -ENOENT if it has not
  */
 int ufd_client_add_memory(struct ufd_client *client, const struct ufd_client_memory_opts *opts);
 
@@ -308,11 +309,13 @@ int ufd_client_remove_region(struct ufd_client *client, void *address, uint64_t 
  *	    -ENOSYS	the daemon is too old for the call
  *	    -EREMOTEIO	the daemon refuses for another reason
  *	    -ETIMEDOUT	no answer in time
- *	    -ECONNRESET	the daemon went away. After these two it is not known whether the guest is
- *			attached: ufd_client_detach() before trying again
+ *	    -ECONNRESET	the daemon went away
  *	    -EPROTO	what answered is no ufdd
  *	    -ENOTCONN	the inherited connection is used up: see ufd_client_reconnect()
+ *	    -ENOMEM	of this process
  *	    or an errno that the daemon met
+ *	    After -ETIMEDOUT, -ECONNRESET, -EPROTO and -ENOMEM it may be attached all the same:
+ *	    ufd_client_detach() before trying again, which says -EINVAL if it cannot be
  */
 int ufd_client_attach(struct ufd_client *client);
 

@@ -333,6 +333,50 @@ START_TEST(discarded_pages_are_zero_before_a_new_daemon_can_fetch_them)
 }
 END_TEST
 
+/* The daemon had unregistered it, and died before it could say so. */
+START_TEST(a_mapping_that_was_removed_unheard_stays_out_and_its_memory_is_not_complete)
+{
+	_cleanup_(frame_done) struct frame frame = {};
+	_cleanup_(scene_done) struct scene scene;
+	json_t *regions, *region;
+	char *disk;
+
+	attach(&scene, true);
+	disk = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	UFD_OPTS(ufd_client_memory_opts, memory, .name = "disk", .source = "file:/disk",
+		 .address = disk, .length = 4 * PAGE);
+	UFD_OPTS(ufd_client_region_opts, second, .memory = "disk", .address = disk + 4 * PAGE,
+		 .length = 4 * PAGE, .offset = 4 * PAGE);
+	server_says(scene.server, DONE);
+	ck_assert_int_eq(ufd_client_add_memory(scene.client, &memory), 0);
+	server_says(scene.server, DONE);
+	ck_assert_int_eq(ufd_client_add_region(scene.client, &second), 0);
+	ck_assert_int_eq(
+		uffd_register(scene.uffd,
+			      (struct hva_range){ { (uintptr_t)disk + 4 * PAGE }, 4 * PAGE },
+			      UFFD_MODE_MISSING, NULL),
+		0);
+	die(&scene);
+	ck_assert_int_eq(ufd_client_remove_region(scene.client, disk, 4 * PAGE), -ECONNRESET);
+
+	listen_again(&scene);
+	accept_again(&scene);
+	server_says(scene.server, NO_SUCH_GUEST);
+	dispatch_until_asked(&scene, &scene.server);
+	hear_attach(&scene, &frame, false);
+	regions = parameter(&frame, "regions");
+	ck_assert_uint_eq(json_array_size(regions), 2); /* the ram's is the first */
+	region = json_array_get(regions, 1);
+	ck_assert_int_eq(json_integer_value(json_object_get(region, "address")),
+			 (json_int_t)(uintptr_t)(disk + 4 * PAGE));
+	ck_assert_str_eq(json_string_value(json_object_get(region, "source")), "file:/disk");
+	server_says(scene.server, ATTACHED(4711));
+	dispatch_until(&scene, 'A');
+	ck_assert_int_eq(ufd_client_remove_region(scene.client, disk, 4 * PAGE), 0);
+	let_go(&scene);
+}
+END_TEST
+
 START_TEST(a_guest_of_the_same_name_that_is_not_ours_is_refused)
 {
 	_cleanup_(scene_done) struct scene scene;
@@ -484,6 +528,7 @@ int main(void)
 			UNIT_TABLE(a_memory_that_was_unregistered_is_complete_and_needs_no_source,
 				   both),
 			UNIT(discarded_pages_are_zero_before_a_new_daemon_can_fetch_them),
+			UNIT(a_mapping_that_was_removed_unheard_stays_out_and_its_memory_is_not_complete),
 			UNIT(a_guest_of_the_same_name_that_is_not_ours_is_refused),
 			UNIT(a_daemon_that_accepts_and_says_nothing_is_left_after_the_timeout),
 			UNIT(a_refused_hand_over_is_told_in_the_daemons_words),
