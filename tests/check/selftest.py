@@ -52,6 +52,12 @@ for table in ('layers.txt', 'libraries.txt'):
 with open(os.path.join(HERE, '../../.clang-format'), encoding='utf-8') as file:
     GOOD['.clang-format'] = file.read()
 
+IDENTIFIER = '6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f%s'
+ENTRY = '-- ' + IDENTIFIER + '\nSubject: s\nDefined-By: ufd\nDocumentation: man:ufdd(8)\n\nText.\n'
+EVENT = {'daemon/log-ids.h': LGPL + f'#define LOG_ID_A "{IDENTIFIER % "01"}"\n',
+         'systemd/ufdd.catalog': ENTRY % '01', 'docs/man/ufdd.8.scd': '[[ *01*\n:< a\n'}
+UNIT = '[Service]\nExecStart=/usr/sbin/ufdd\nUser=ufdd\n'
+
 LONG_FUNCTION = LGPL + 'int f(void)\n{\n' + '\tf();\n' * 90 + '\treturn 0;\n}\n'
 PROJECT = "project('p')\ninstall_data('a.txt', install_dir : get_option('datadir') / 'ufd')\n"
 
@@ -132,6 +138,25 @@ CASES = [
      {'meson.build': PROJECT + "meson.add_install_script('touch.sh')\n", 'a.txt': '',
       'touch.sh': '#!/bin/sh\ntouch $MESON_INSTALL_DESTDIR_PREFIX/x\n',
       'tests/check/installed.txt': 'datadir/ufd/a.txt\nprefix/x\n'}, 'leaves'),
+    ('catalog', 'an event without an explanation', {**EVENT, 'systemd/ufdd.catalog': ''}, 'is not in systemd/'),
+    ('catalog', 'an event without a row', {**EVENT, 'docs/man/ufdd.8.scd': ''}, 'is not in the table'),
+    ('catalog', 'an explanation without an event',
+     {**EVENT, 'systemd/ufdd.catalog': ENTRY % '01' + ENTRY % '02'}, '02 is not in daemon/'),
+    ('catalog', 'a row without an event', {**EVENT, 'docs/man/ufdd.8.scd': '[[ *01*\n:< a\n|  *02*\n'}, '02 is not in'),
+    ('catalog', 'an explanation without words',
+     {**EVENT, 'systemd/ufdd.catalog': (ENTRY % '01').replace('Text.\n', '')}, 'explains nothing'),
+    ('catalog', 'an explanation without a page',
+     {**EVENT, 'systemd/ufdd.catalog': (ENTRY % '01').replace('Documentation', 'See')}, 'no Documentation:'),
+    ('catalog', 'an identifier cut short', {**EVENT, 'systemd/ufdd.catalog': ENTRY % '0'}, 'no entry of a catalog'),
+    ('catalog', 'two events of one identifier',
+     {**EVENT, 'daemon/log-ids.h': EVENT['daemon/log-ids.h'] + f'#define LOG_ID_B "{IDENTIFIER % "01"}"\n'},
+     'the same'),
+    ('units', 'a unit that may do anything',
+     {'systemd/ufdd.service.in': UNIT, 'build/systemd/ufdd.service': UNIT}, 'systemd-analyze security says'),
+    ('units', 'a setting that does not exist',
+     {'systemd/ufdd.service.in': UNIT, 'build/systemd/ufdd.service': UNIT + 'Watchdog=1\n'}, 'Watchdog'),
+    ('units', 'a value that is none',
+     {'systemd/ufdd.service.in': UNIT, 'build/systemd/ufdd.service': UNIT + 'WatchdogSec=soon\n'}, 'soon'),
 ]
 
 
@@ -171,7 +196,8 @@ def found_by(name, files):
 
 def cases():
     """(title, check, files, words); words None: nothing may be found."""
-    good = {'install': {'meson.build': PROJECT, 'a.txt': '', 'tests/check/installed.txt': 'datadir/ufd/a.txt\n'}}
+    good = {'catalog': EVENT,
+            'install': {'meson.build': PROJECT, 'a.txt': '', 'tests/check/installed.txt': 'datadir/ufd/a.txt\n'}}
     for name in sorted({case[0] for case in CASES}):
         yield f'{name}: a good tree passes', name, good.get(name, {}), None
     for name, what, files, words in CASES:
