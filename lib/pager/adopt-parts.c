@@ -219,17 +219,21 @@ static const char *check_source(struct adoption *adoption, uint32_t id, int fd)
 	struct source *source;
 	struct kept_source kept;
 	const char *instead = NULL;
+	int r;
 
 	if (keep_read_source(adoption->ledger, id, &kept))
 		return "has no record";
-	if (source_reopen(&source, kept.spec, fd, NULL)) {
+	r = source_reopen(&source, kept.spec, fd, NULL);
+	if (r < 0) {
 		instead = "cannot be read from";
 	} else {
 		if (source_file(source, &now) < 0 || !source_is_same_file(&now, &kept.identity))
 			instead = "is not what it was: another file, or it was changed";
 		source_unref(source);
 	}
-	adoption->is_stale = instead != NULL;
+	adoption->refused = 0;
+	if (instead)
+		adoption->refused = r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : -ESTALE;
 	free(kept.spec);
 	return instead;
 }
@@ -240,7 +244,7 @@ static int open_source(struct adoption *adoption, uint32_t id, const struct kept
 	_cleanup_(closep) int fd = -EBADF;
 	int r;
 
-	adoption->is_stale = false;
+	adoption->refused = 0;
 	if (!kept->spec[0]) {
 		adoption_report(adoption,
 				"The source of %s was made by a program, and cannot be made "
@@ -251,7 +255,7 @@ static int open_source(struct adoption *adoption, uint32_t id, const struct kept
 	if (kept->is_file) {
 		r = adoption_handle(adoption, UFD_HANDLE_SOURCE, id, check_source, what, &fd);
 		if (r < 0)
-			return adoption->is_stale ? -ESTALE : r;
+			return adoption->refused ? adoption->refused : r;
 	}
 	r = source_reopen(ret, kept->spec, kept->is_file ? fd : -1, NULL);
 	if (r < 0)

@@ -28,7 +28,7 @@ struct adoption {
 	bool *are_used;			  /* owned; which of the handles were looked at */
 	uint32_t n_mappings[MAX_MAPPERS]; /* recorded */
 	bool is_shown[MAX_MEMORIES];	  /* by an open mapping */
-	bool is_stale;			  /* the last source was refused because it has changed */
+	int refused; /* why the last source was: -ESTALE, it has changed; -errno of our own needs; or 0 */
 };
 
 __attribute__((format(printf, 2, 3))) void adoption_report(const struct adoption *adoption,
