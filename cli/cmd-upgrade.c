@@ -152,7 +152,7 @@ static int upgrade_parse(int argc, char **argv, enum upgrade_action *ret_action,
 int cmd_upgrade(struct session *session, int argc, char **argv)
 {
 	json_t *parameters = NULL, *reply = NULL;
-	enum upgrade_action action;
+	enum upgrade_action action = ACTION_UPGRADE;
 	int status;
 
 	status = upgrade_parse(argc, argv, &action, &parameters);

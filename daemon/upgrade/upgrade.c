@@ -133,7 +133,8 @@ static void forget_before(struct upgrade *upgrade)
 		return;
 	closep(&upgrade->before);
 	upgrade->before = -EBADF;
-	(void)manager_remove(upgrade->before_name);
+	if (manager_store_max())
+		(void)manager_remove(upgrade->before_name);
 }
 
 void upgrade_settle(struct upgrade *upgrade)
@@ -290,6 +291,8 @@ static int keep_own(struct upgrade *upgrade)
 		return -errno;
 	upgrade->before_layout = ledger_layout;
 	snprintf(upgrade->before_name, sizeof(upgrade->before_name), "old%u", ledger_layout);
+	if (!manager_store_max())
+		return 0;
 	r = manager_keep(upgrade->before_name, upgrade->before);
 	return r < 0 ? r : manager_barrier();
 }
