@@ -240,7 +240,7 @@ size_t server_fds(const struct server *server, struct upgrade_fd *ret)
 	for (size_t i = 0; i < server->n_listeners; i++)
 		ret[n++] = (struct upgrade_fd){ "varlink", server->listeners[i].fd };
 	if (server->lock >= 0)
-		ret[n++] = (struct upgrade_fd){ "lock", server->lock };
+		ret[n++] = (struct upgrade_fd){ "own-lock", server->lock };
 	return n;
 }
 

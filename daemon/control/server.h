@@ -36,12 +36,12 @@ int server_listen_path(struct server *server, const char *path);
 /* Nobody is let in meanwhile: who connects waits in the backlog. */
 void server_pause(struct server *server, bool is_paused);
 
-/* What a successor needs to listen in our place: `varlink`, and `lock` if the socket is one of our own.
+/* What a successor needs to listen in our place: `varlink`, and `own-lock` if the socket is one of our own.
  * @ret: SERVER_MAX_FDS; borrowed. Return: how many. */
 #define SERVER_MAX_FDS 5
 size_t server_fds(const struct server *server, struct upgrade_fd *ret);
 
-/* The `lock` of the program before, which comes after its socket: that one is our own, and goes with us. Consumed. */
+/* The `own-lock` of the program before, which comes after its socket: that one is our own, and goes with us. Consumed. */
 void server_keep_lock(struct server *server, int fd);
 
 size_t server_n_connections(const struct server *server);

@@ -13,7 +13,7 @@
  * service manager keeps it, too, so that being killed does not commit.
  *
  * The two may be of different releases, so what is said between them only grows: names of fds (`old`N,
- * `lock`, `reply`, `varlink` and those of the store), and the members of REEXEC_VARIABLE.
+ * `own-lock`, `reply`, `varlink` and those of the store), and the members of REEXEC_VARIABLE.
  *
  * Context: main thread, unless said otherwise.
  */
