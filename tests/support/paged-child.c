@@ -20,7 +20,7 @@
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 
-enum order_kind { ORDER_CHECK, ORDER_ADVISE, ORDER_PEEK, ORDER_POKE };
+enum order_kind { ORDER_CHECK, ORDER_CHURN, ORDER_ADVISE, ORDER_PEEK, ORDER_POKE };
 
 struct order {
 	enum order_kind kind;
@@ -95,18 +95,103 @@ static void *checker_main(void *userdata)
 	return NULL;
 }
 
-static uint64_t child_run_check(const struct hello *memory, uint64_t length,
-				const struct order *order)
+/* ---- churn ---- */
+
+#define CHURN_WORDS	64 /* of each page that are looked at and written */
+#define CHURN_SOURCE	0
+#define CHURN_DISCARDED 1 /* and above: how often it was written */
+
+static uint32_t *churn_writes; /* what each page holds; for the child's life */
+
+static uint64_t churn_word(uint64_t page, uint64_t index)
 {
+	uint32_t writes = churn_writes[page];
+
+	if (writes == CHURN_DISCARDED)
+		return 0;
+	return child_word(page, index) ^ (uint64_t)writes << 32;
+}
+
+/* The @i-th word that is looked at; the first and the last of the page are among them. */
+static uint64_t churn_index(const struct hello *memory, uint64_t i)
+{
+	return i * (memory->page_bytes / sizeof(uint64_t) - 1) / (CHURN_WORDS - 1);
+}
+
+static volatile uint64_t *churn_page(const struct hello *memory, uint64_t page)
+{
+	return (volatile uint64_t *)(memory->address + page * memory->page_bytes);
+}
+
+static bool churn_is_right(const struct hello *memory, uint64_t page)
+{
+	for (uint64_t i = 0; i < CHURN_WORDS; i++) {
+		uint64_t index = churn_index(memory, i);
+
+		if (churn_page(memory, page)[index] != churn_word(page, index))
+			return false;
+	}
+	return true;
+}
+
+static void churn_write(const struct hello *memory, uint64_t page)
+{
+	churn_writes[page] = churn_writes[page] < 2 ? 2 : churn_writes[page] + 1;
+	for (uint64_t i = 0; i < CHURN_WORDS; i++) {
+		uint64_t index = churn_index(memory, i);
+
+		churn_page(memory, page)[index] = churn_word(page, index);
+	}
+}
+
+static void churn_discard(const struct hello *memory, uint64_t page, uint64_t count, int advice)
+{
+	if (madvise((void *)(memory->address + page * memory->page_bytes),
+		    count * memory->page_bytes, advice))
+		abort();
+	for (uint64_t i = 0; i < count; i++)
+		churn_writes[page + i] = CHURN_DISCARDED;
+}
+
+static void *churn_main(void *userdata)
+{
+	struct checker *checker = userdata;
+	const struct order *order = checker->order;
+	uint64_t first = checker->n_pages * checker->index / order->n_threads;
+	uint64_t count = checker->n_pages * (checker->index + 1) / order->n_threads - first;
+	uint64_t random = order->value + checker->index;
+
+	for (uint64_t i = 0; i < order->count; i++) {
+		uint64_t page;
+
+		random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		page = first + (random >> 33) % count;
+		if (!churn_is_right(checker->memory, page))
+			checker->n_wrong++;
+		if ((random >> 20) % 8 < 2)
+			churn_write(checker->memory, page);
+		else if ((random >> 20) % 8 == 2 && order->advice && page + 2 < first + count)
+			churn_discard(checker->memory, page, 1 + (random >> 24) % 2, order->advice);
+	}
+	return NULL;
+}
+
+static uint64_t child_run(const struct hello *memory, uint64_t length, const struct order *order)
+{
+	void *(*run)(void *) = order->kind == ORDER_CHURN ? churn_main : checker_main;
 	struct checker checkers[16] = {};
 	uint64_t n_wrong = 0;
 
+	if (order->kind == ORDER_CHURN && !churn_writes)
+		churn_writes = calloc(length / memory->page_bytes, sizeof(churn_writes[0]));
+	if (order->kind == ORDER_CHURN && !churn_writes)
+		abort();
 	for (unsigned int i = 0; i < order->n_threads; i++) {
 		checkers[i] = (struct checker){ .memory = memory,
 						.order = order,
 						.n_pages = length / memory->page_bytes,
 						.index = i };
-		if (pthread_create(&checkers[i].thread, NULL, checker_main, &checkers[i]))
+		if (pthread_create(&checkers[i].thread, NULL, run, &checkers[i]))
 			abort();
 	}
 	for (unsigned int i = 0; i < order->n_threads; i++) {
@@ -173,7 +258,8 @@ static void child_obey(int socket, const struct hello *memory, uint64_t length)
 
 		switch (order.kind) {
 		case ORDER_CHECK:
-			answer = child_run_check(memory, length, &order);
+		case ORDER_CHURN:
+			answer = child_run(memory, length, &order);
 			break;
 		case ORDER_ADVISE:
 			if (madvise((void *)word, order.count * memory->page_bytes, order.advice))
@@ -274,6 +360,18 @@ void child_begin(const struct paged_child *child, unsigned int n_threads, enum c
 			       .with_writes = with_writes };
 
 	child_order(child, &check);
+}
+
+void child_begin_churn(const struct paged_child *child, unsigned int n_threads, uint64_t n_steps,
+		       uint64_t seed, int advice)
+{
+	struct order order = { .kind = ORDER_CHURN,
+			       .n_threads = n_threads,
+			       .count = n_steps,
+			       .value = seed,
+			       .advice = advice };
+
+	child_order(child, &order);
 }
 
 void child_check(const struct paged_child *child, unsigned int n_threads, enum child_order order,

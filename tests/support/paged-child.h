@@ -38,6 +38,14 @@ void child_begin(const struct paged_child *child, unsigned int n_threads, enum c
 		 bool with_writes);
 uint64_t child_result(const struct paged_child *child);
 
+/*
+ * Threads that read, write and discard at random, each in a part of its own, and know what every page
+ * must hold; also from one call to the next. @advice: how they discard (MADV_DONTNEED, MADV_REMOVE), 0
+ * not at all. child_result(): pages that were wrong.
+ */
+void child_begin_churn(const struct paged_child *child, unsigned int n_threads, uint64_t n_steps,
+		       uint64_t seed, int advice);
+
 /* madvise() of pages in the child; @advice as there. */
 void child_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
 		  int advice);

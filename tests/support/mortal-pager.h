@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A pager that may be killed: an engine in a process of its own, which hands its ledger and its
+ * handles to the test as a service manager would keep them, and whose successor adopts them.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "support/paged-child.h"
+#include "ufd/pager.h"
+
+/* Where a pager kills itself: shared by all processes of the test. Readable and writable. */
+struct fate {
+	_Atomic uint64_t n_points;    /* passed so far; see fate_point() */
+	_Atomic uint64_t dies_at;     /* 0: lives */
+	_Atomic uint32_t dies_unread; /* after it has read a REMOVE, before it has applied it */
+	_Atomic uint32_t has_died;
+};
+
+/* What is kept of one guest. Readable. */
+struct kept {
+	int ledger; /* -1: nothing yet */
+	struct ufd_handle handles[UFD_MAX_HANDLES];
+	size_t n_handles;
+};
+
+struct mortal {
+	pid_t pid; /* 0: none runs */
+	int socket;
+	struct kept kept;
+	struct fate *fate;
+};
+
+/* How a guest of one memory is made. @child, @source_fd: borrowed by the pager's process. */
+struct mortal_guest {
+	const struct paged_child *child;
+	enum child_memory kind;
+	const char *spec;
+	int source_fd;
+	uint32_t no_background;
+	uint64_t window_bytes;
+};
+
+void mortal_init(struct mortal *mortal);
+void mortal_done(struct mortal *mortal); /* kills what runs */
+
+/*
+ * A pager with a new guest, or one that adopts what was kept. Returns when it serves, or is dead.
+ * Return: 0, -ESRCH (it died on its way), -errno of the engine.
+ */
+int mortal_start(struct mortal *mortal, const struct mortal_guest *guest);
+int mortal_adopt(struct mortal *mortal);
+
+/* SIGKILL, and wait for its end. */
+void mortal_kill(struct mortal *mortal);
+/* Wait for an end that it finds itself. */
+void mortal_wait(struct mortal *mortal);
+bool mortal_is_alive(struct mortal *mortal);
+
+/* An instruction that matters was reached: the process may end here. For wrapped functions. */
+void fate_point(void);
+/* A REMOVE was read. */
+void fate_read(void);
