@@ -4,16 +4,20 @@
  *
  *	1 gather	store_offer() for each fd, store_take()
  *	2 adopt		ufd_pager_guest_adopt() with the bundle's handles; what is missing is refetched.
- *			Guests whose processes have ended are dropped; one that was arriving is undone
- *			(unregistered, an attached process let go); one that cannot be adopted is left in
- *			the store, untouched and reported: a later release or an operator may mend it
+ *			Guests whose processes have ended are dropped; one that was arriving or leaving
+ *			is taken down (unregistered, an attached process let go); one that cannot be
+ *			adopted is left in the store, untouched and reported: a later release or an
+ *			operator may mend it
  *	3 describe	the registration from the daemon's own records (record.h)
- *	4 start		replay, WAKE, serve
+ *	4 start		replay, WAKE, serve. Those of whose threads some wait already go first
+ *	5 keep		what was refetched goes into the store, too
  */
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
+struct keeping;
 struct registry;
 struct store;
 
@@ -26,4 +30,5 @@ struct adopted {
 };
 
 /* Context: main, before the loop runs. Return: 0 or -errno of our own needs. */
-int adopt_all(struct store *store, struct registry *registry, struct adopted *ret);
+int adopt_all(struct store *store, struct registry *registry, struct keeping *keeping,
+	      struct adopted *ret);

@@ -17,16 +17,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "adopt.h"
+#include "base/clock.h"
 #include "base/units.h"
 #include "control/control.h"
 #include "control/methods-upgrade.h"
 #include "control/server.h"
 #include "control/watch.h"
 #include "job.h"
+#include "keeping.h"
 #include "log-ids.h"
 #include "log.h"
 #include "registry.h"
 #include "service.h"
+#include "store/admission.h"
+#include "store/store.h"
 #include "upgrade/reexec.h"
 #include "upgrade/release.h"
 #include "upgrade/upgrade.h"
@@ -43,12 +48,15 @@ struct daemon {
 	struct event *status_timer;	  /* owned */
 	struct jobs *jobs;		  /* owned */
 	struct registry *registry;	  /* owned */
-	struct control *control;	  /* owned */
-	struct service *service;	  /* owned */
-	struct upgrade *upgrade;	  /* owned; which program we are */
-	bool has_sockets;		  /* from the service manager */
+	struct keeping *keeping;	  /* owned */
+	struct registry_stop stop;
+	struct adopted adopted;
+	uint64_t started_ns;
+	struct control *control; /* owned */
+	struct service *service; /* owned */
+	struct upgrade *upgrade; /* owned; which program we are */
+	bool has_sockets;	 /* from the service manager */
 	bool is_stopping;
-	size_t n_left; /* guests that could not be filled before the end */
 };
 
 /* ---- configuration ---- */
@@ -181,15 +189,15 @@ static void on_drained(void *userdata, size_t n_left)
 {
 	struct daemon *daemon = userdata;
 
-	daemon->n_left = n_left;
 	if (n_left)
-		log_error(LOG_FIELDS(),
-			  "%zu guests still have absent pages: they are left as they are, and wait",
-			  n_left);
+		log_warning(LOG_FIELDS(), "%zu guests could not be filled in time", n_left);
 	event_base_loopexit(daemon->base, NULL);
 }
 
-/* Nobody may lose bytes by our end: fill everything, then go. */
+/*
+ * Nobody may lose bytes by our end: who would not merely wait for a successor is filled first. With a
+ * copy of the userfaultfd in every process there is nobody like that, and we go at once.
+ */
 static void on_stop(evutil_socket_t signal, short what, void *userdata)
 {
 	struct daemon *daemon = userdata;
@@ -197,11 +205,18 @@ static void on_stop(evutil_socket_t signal, short what, void *userdata)
 	if (daemon->is_stopping)
 		return;
 	daemon->is_stopping = true;
-	log_info(LOG_FIELDS(), "stopping: every guest is filled first");
+	log_info(LOG_FIELDS(), "stopping: guests that would lose bytes are filled first");
 	service_stopping();
-	service_status("filling the guests' absent pages");
-	registry_drain(daemon->registry, daemon->config.stop_timeout_s * NSEC_PER_SEC, on_drained,
-		       daemon);
+	service_extend(EXTEND_NS);
+	service_status("filling the absent pages of guests that cannot wait");
+	daemon->stop = (struct registry_stop){
+		.may_leave = keeping_may_leave,
+		.keeping = daemon->keeping,
+		.done = on_drained,
+		.timeout_ns = daemon->config.stop_timeout_s * NSEC_PER_SEC,
+		.userdata = daemon,
+	};
+	registry_drain(daemon->registry, &daemon->stop);
 }
 
 static void on_reload(evutil_socket_t signal, short what, void *userdata)
@@ -234,20 +249,28 @@ static void on_status(evutil_socket_t fd, short what, void *userdata)
 
 /* ---- start and end ---- */
 
-static int make_state_dir(const char *path)
+static int open_store(struct daemon *daemon)
 {
-	struct stat info;
+	const char *path = daemon->config.state_dir;
+	int r = keeping_new(&daemon->keeping, daemon->registry, path);
 
-	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-		log_error(LOG_FIELDS(.error = -errno), "the state directory %s cannot be made",
-			  path);
-		return -errno;
+	switch (r) {
+	case 0:
+		return 0;
+	case -EMEDIUMTYPE:
+		log_error(
+			LOG_FIELDS(),
+			"the state directory %s is not on a tmpfs: what is kept there is of no use "
+			"after a reboot, and must not wait for a disk; take one below /run",
+			path);
+		break;
+	case -EBUSY:
+		log_error(LOG_FIELDS(), "another ufdd uses the state directory %s", path);
+		break;
+	default:
+		log_error(LOG_FIELDS(.error = r), "the state directory %s cannot be used", path);
 	}
-	if (stat(path, &info) < 0 || !S_ISDIR(info.st_mode)) {
-		log_error(LOG_FIELDS(), "%s is no directory", path);
-		return -ENOTDIR;
-	}
-	return 0;
+	return r;
 }
 
 /* See service_take_fds(). */
@@ -256,9 +279,10 @@ static int on_fd(void *userdata, const char *name, int fd)
 	struct daemon *daemon = userdata;
 	int r;
 
-	if (upgrade_offer(daemon->upgrade, name, fd))
+	if (upgrade_offer(daemon->upgrade, name, fd) ||
+	    store_offer(keeping_store(daemon->keeping), name, fd))
 		return 1;
-	if (strcmp(name, "lock") == 0) {
+	if (strcmp(name, "own-lock") == 0) {
 		server_keep_lock(daemon->control->server, fd);
 		return 1;
 	}
@@ -271,15 +295,33 @@ static int on_fd(void *userdata, const char *name, int fd)
 	return 1;
 }
 
-static int daemon_listen(struct daemon *daemon)
+/* Guests that a former process left are served before anybody is told that we are there. */
+static int daemon_adopt(struct daemon *daemon)
 {
-	int r = service_take_fds(on_fd, daemon);
+	struct adopted *adopted = &daemon->adopted;
+	int r;
 
+	r = adopt_all(keeping_store(daemon->keeping), daemon->registry, daemon->keeping, adopted);
 	if (r < 0) {
-		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
+		log_error(LOG_FIELDS(.error = r), "the guests that were left cannot be adopted");
 		return r;
 	}
-	upgrade_settle(daemon->upgrade);
+	daemon->control->n_adopted = adopted->n_served;
+	daemon->control->adopted_ns = clock_now_ns() - daemon->started_ns;
+	if (adopted->n_served || adopted->n_left || adopted->n_dropped)
+		log_info(LOG_FIELDS(.message_id = LOG_ID_ADOPTED),
+			 "%zu guests are served again after %llu us, %zu are dropped, %zu are left "
+			 "as they are",
+			 adopted->n_served,
+			 (unsigned long long)(daemon->control->adopted_ns / NSEC_PER_USEC),
+			 adopted->n_dropped, adopted->n_left);
+	return 0;
+}
+
+static int daemon_listen(struct daemon *daemon)
+{
+	int r;
+
 	if (daemon->has_sockets)
 		return 0;
 	r = server_listen_path(daemon->control->server, daemon->config.socket);
@@ -288,6 +330,21 @@ static int daemon_listen(struct daemon *daemon)
 	else if (r < 0)
 		log_error(LOG_FIELDS(.error = r), "cannot listen on %s", daemon->config.socket);
 	return r;
+}
+
+/* Sockets, guests, and what a program before us left. */
+static int daemon_take_over(struct daemon *daemon)
+{
+	int r = service_take_fds(on_fd, daemon);
+
+	if (r < 0) {
+		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
+		return r;
+	}
+	upgrade_settle(daemon->upgrade);
+	store_set_min_reader(keeping_store(daemon->keeping), upgrade_min_reader(daemon->upgrade));
+	r = daemon_adopt(daemon);
+	return r < 0 ? r : daemon_listen(daemon);
 }
 
 static int daemon_add_signals(struct daemon *daemon)
@@ -327,8 +384,9 @@ static struct event_base *base_new(void)
 /* Every thread that serves, and the loop, for it calls this. */
 static int is_alive(void *userdata, const char **ret_guest)
 {
-	*ret_guest = NULL;
-	return 1;
+	struct daemon *daemon = userdata;
+
+	return ufd_pager_is_alive(registry_engine(daemon->registry)->pager, ret_guest);
 }
 
 static int daemon_wire(struct daemon *daemon)
@@ -345,11 +403,15 @@ static int daemon_wire(struct daemon *daemon)
 	r = registry_new(&daemon->registry, daemon->base, daemon->config.n_guests);
 	if (r < 0)
 		return r;
+	r = open_store(daemon);
+	if (r < 0)
+		return r;
 	r = control_new(&daemon->control, daemon->base, &daemon->config, daemon->jobs,
 			daemon->registry);
 	if (r < 0)
 		return r;
 	daemon->control->upgrade = daemon->upgrade;
+	daemon->control->store = keeping_store(daemon->keeping);
 	registry_set_listener(daemon->registry, on_event, daemon);
 	daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status, daemon);
 	if (!daemon->status_timer || event_add(daemon->status_timer, &period) < 0)
@@ -368,29 +430,39 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 
 	if (!daemon)
 		return -ENOMEM;
+	daemon->started_ns = clock_now_ns();
 	daemon->options = options;
 	daemon->config = *config;
 	apply_log(config);
+	admission_raise_limits();
 	signal(SIGPIPE, SIG_IGN);
 	r = upgrade_new(&daemon->upgrade);
 	if (r < 0)
 		return r;
-	if (config->state_dir[0]) {
-		r = make_state_dir(config->state_dir);
-		if (r < 0)
-			return r;
-	}
 	r = daemon_wire(daemon);
 	if (r < 0) {
 		log_error(LOG_FIELDS(.error = r), "cannot start%s",
 			  r == -ENOSYS ? ": this kernel has no userfaultfd or no io_uring" : "");
 		return r;
 	}
-	r = daemon_listen(daemon);
+	r = daemon_take_over(daemon);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(daemon);
 	return 0;
+}
+
+/* Return: 0; -EBUSY if some guests are neither filled nor fit to be left. */
+static int daemon_leave(struct daemon *daemon)
+{
+	size_t n_left = registry_leave(daemon->registry, &daemon->stop,
+				       keeping_store(daemon->keeping));
+
+	if (n_left)
+		log_error(LOG_FIELDS(),
+			  "%zu guests still have absent pages: they are left as they are, and wait",
+			  n_left);
+	return n_left ? -EBUSY : 0;
 }
 
 int daemon_run(struct daemon *daemon)
@@ -401,7 +473,7 @@ int daemon_run(struct daemon *daemon)
 	upgrade_report(daemon->control);
 	if (event_base_dispatch(daemon->base) < 0)
 		return -EIO;
-	return daemon->n_left ? -EBUSY : 0;
+	return daemon_leave(daemon);
 }
 
 struct daemon *daemon_free(struct daemon *daemon)
@@ -415,6 +487,7 @@ struct daemon *daemon_free(struct daemon *daemon)
 	}
 	control_free(daemon->control);
 	registry_free(daemon->registry);
+	keeping_free(daemon->keeping);
 	for (size_t i = 0; i < N_SIGNALS; i++)
 		if (daemon->signals[i])
 			event_free(daemon->signals[i]);

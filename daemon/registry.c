@@ -217,7 +217,8 @@ struct registry *registry_free(struct registry *registry)
 	registry->on_event = NULL;
 	registry_stop(registry);
 	while ((registration = LIST_FIRST(&registry->registration_list))) {
-		paging_take_down(&registration->paging);
+		if (registration->paging.guest) /* one that was parked is left as it is */
+			paging_take_down(&registration->paging);
 		registration_remove(registration);
 	}
 	if (registry->engine_event)
@@ -246,6 +247,25 @@ static struct registration *find_any(struct registry *registry, const char *name
 	return NULL;
 }
 
+/* The list has the reference. */
+static struct registration *registration_new(struct registry *registry, const char *name,
+					     uid_t owner, const struct settings *settings)
+{
+	struct registration *registration = calloc(1, sizeof(*registration));
+
+	if (!registration)
+		return NULL;
+	paging_init(&registration->paging, &registry->engine, name, settings, registration);
+	registration->registry = registry;
+	registration->owner = owner;
+	registration->pidfd = -EBADF;
+	LIST_INIT(&registration->waiter_list);
+	registration->n_refs = 1;
+	LIST_INSERT_HEAD(&registry->registration_list, registration, registration_link);
+	registry->n_registrations++;
+	return registration;
+}
+
 int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 		    const struct settings *settings, struct registration **ret)
 {
@@ -255,22 +275,39 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 		return -EEXIST;
 	if (registry->n_registrations >= registry->n_most)
 		return -EMFILE;
-	registration = calloc(1, sizeof(*registration));
+	registration = registration_new(registry, name, owner, settings);
 	if (!registration)
 		return -ENOMEM;
-	snprintf(registration->paging.name, sizeof(registration->paging.name), "%s", name);
-	registration->registry = registry;
-	registration->paging.settings = *settings;
-	registration->paging.engine = &registry->engine;
-	registration->paging.userdata = registration;
-	registration->owner = owner;
-	registration->pidfd = -EBADF;
-	LIST_INIT(&registration->waiter_list);
-	registration->n_refs = 2; /* the list's and the caller's */
-	LIST_INSERT_HEAD(&registry->registration_list, registration, registration_link);
-	registry->n_registrations++;
+	registration->attached_ns = wall_ns(clock_now_ns());
+	*ret = registration_ref(registration);
+	return 0;
+}
+
+int registry_adopt(struct registry *registry, struct ufd_pager_guest *guest,
+		   const struct record_guest *record, struct registration **ret)
+{
+	struct registration *registration;
+
+	registration = registration_new(registry, ufd_pager_guest_name(guest), record->owner,
+					&record->settings);
+	if (!registration) {
+		ufd_pager_guest_leave(guest);
+		return -ENOMEM;
+	}
+	registration->is_process = record->is_process;
+	registration->pid = record->pid;
+	registration->attached_ns = record->attached_ns;
+	memcpy(registration->qmp, record->qmp, sizeof(registration->qmp));
+	paging_begin(&registration->paging, guest);
+	registration->state = REGISTRATION_SERVING;
+	registration->shown = guest;
 	*ret = registration;
 	return 0;
+}
+
+struct paging_engine *registry_engine(struct registry *registry)
+{
+	return &registry->engine;
 }
 
 bool registry_wait(struct registry *registry, const char *name, struct registry_waiter *waiter)
@@ -301,12 +338,26 @@ void registration_commit(struct registration *registration, pid_t pid, int pidfd
 	registration->owner = owner;
 	registration->state = REGISTRATION_SERVING;
 	registration->shown = registration->paging.guest;
-	registration->attached_ns = wall_ns(clock_now_ns());
 	log_info(LOG_FIELDS(.guest = registration->paging.name, .message_id = LOG_ID_ATTACHED),
 		 "process %d is attached", registration->pid);
 	tell_now(registration, "attached", "attached");
 	if (registration->has_ended)
 		registration_retire(registration, "ended", NULL, NULL);
+}
+
+void registration_leave(struct registration *registration)
+{
+	paging_lock(&registration->paging);
+	LIST_REMOVE(&registration->paging, paging_link);
+	registration->paging.guest = ufd_pager_guest_leave(registration->paging.guest);
+	paging_unlock(&registration->paging);
+	registration->shown = NULL;
+	registration_remove(registration);
+}
+
+void registration_announce(struct registration *registration, const char *kind)
+{
+	tell_now(registration, kind, kind);
 }
 
 struct registration *registration_ref(struct registration *registration)
@@ -470,27 +521,43 @@ void registry_park(void *userdata)
 	registry->engine.pager = ufd_pager_free(registry->engine.pager);
 }
 
-/* ---- filling up ---- */
+/* ---- the end of us ---- */
 
 struct drain {
 	struct registration **registrations; /* owned; references */
+	bool *may_leave;		     /* owned */
 	size_t n_registrations;
 	size_t n_left;
 	uint64_t deadline_ns;
-	void (*done)(void *userdata, size_t n_left);
-	void *userdata;
+	const struct registry_stop *stop;
 };
+
+static bool may_leave(const struct registry_stop *stop, struct registration *registration)
+{
+	bool may;
+
+	paging_lock(&registration->paging);
+	may = !registration->paging.guest || stop->may_leave(stop->keeping, registration);
+	paging_unlock(&registration->paging);
+	return may;
+}
 
 static void drain_run(struct job *job, void *data)
 {
 	struct drain *drain = data;
 
 	/* a turn for each sets its thread to work; nobody waits behind one that stalls */
-	for (size_t i = 0; i < drain->n_registrations; i++)
-		paging_finish(&drain->registrations[i]->paging, 1, job);
 	for (size_t i = 0; i < drain->n_registrations; i++) {
-		int r = paging_finish(&drain->registrations[i]->paging, drain->deadline_ns, job);
+		drain->may_leave[i] = may_leave(drain->stop, drain->registrations[i]);
+		if (!drain->may_leave[i])
+			paging_finish(&drain->registrations[i]->paging, 1, job);
+	}
+	for (size_t i = 0; i < drain->n_registrations; i++) {
+		int r = 0;
 
+		if (!drain->may_leave[i])
+			r = paging_finish(&drain->registrations[i]->paging, drain->deadline_ns,
+					  job);
 		drain->n_left += r < 0 && r != -ESRCH;
 	}
 }
@@ -499,29 +566,64 @@ static void drain_done(void *data)
 {
 	struct drain *drain = data;
 
-	drain->done(drain->userdata, drain->n_left);
+	drain->stop->done(drain->stop->userdata, drain->n_left);
 	for (size_t i = 0; i < drain->n_registrations; i++)
 		registration_unref(drain->registrations[i]);
 	free(drain->registrations);
+	free(drain->may_leave);
 	free(drain);
 }
 
-void registry_drain(struct registry *registry, uint64_t timeout_ns,
-		    void (*done)(void *userdata, size_t n_left), void *userdata)
+void registry_drain(struct registry *registry, const struct registry_stop *stop)
 {
 	static const struct job_ops ops = { .run = drain_run, .done = drain_done };
 	struct drain *drain = calloc(1, sizeof(*drain));
 
 	if (!drain) {
-		done(userdata, registry->n_registrations);
+		stop->done(stop->userdata, registry->n_registrations);
 		return;
 	}
 	drain->n_registrations = registry_collect(registry, &drain->registrations);
-	drain->deadline_ns = timeout_ns ? clock_now_ns() + timeout_ns : 0;
-	drain->done = done;
-	drain->userdata = userdata;
-	if (!drain->n_registrations || job_start(registry->jobs, &ops, 0, drain, NULL) < 0) {
+	drain->may_leave = calloc(drain->n_registrations + 1, sizeof(*drain->may_leave));
+	drain->deadline_ns = stop->timeout_ns ? clock_now_ns() + stop->timeout_ns : 0;
+	drain->stop = stop;
+	if (!drain->n_registrations || !drain->may_leave ||
+	    job_start(registry->jobs, &ops, 0, drain, NULL) < 0) {
 		drain->n_left = drain->n_registrations;
 		drain_done(drain);
 	}
+}
+
+static uint64_t absent_bytes(const struct registration *registration)
+{
+	UFD_OPTS(ufd_guest_stats, stats);
+
+	return ufd_pager_guest_stats(registration->shown, &stats) < 0 ? 0 : stats.absent_bytes;
+}
+
+size_t registry_leave(struct registry *registry, const struct registry_stop *stop,
+		      struct store *store)
+{
+	struct registration *registration = registry_next(registry, NULL), *next;
+	size_t n_left = 0;
+
+	for (; registration; registration = next) {
+		char name[UFD_NAME_BYTES], number[STORE_NUMBER_BYTES];
+		int r;
+
+		next = registry_next(registry, registration);
+		if (!may_leave(stop, registration)) {
+			n_left += absent_bytes(registration) > 0;
+			continue;
+		}
+		memcpy(name, registration->paging.name, sizeof(name));
+		memcpy(number, registration->number, sizeof(number));
+		registration_leave(registration);
+		r = store_park(store, name, number);
+		if (r < 0)
+			log_error(LOG_FIELDS(.guest = name, .error = r,
+					     .message_id = LOG_ID_NOT_KEPT),
+				  "the guest's ledger cannot be copied into the state directory");
+	}
+	return n_left;
 }

@@ -10,6 +10,8 @@
 
 #include "attach/paging.h"
 #include "base/cleanup.h"
+#include "store/record.h"
+#include "store/store.h"
 
 struct event_base;
 struct registry;
@@ -44,15 +46,16 @@ struct registration {
 	LIST_HEAD(, registry_waiter) waiter_list;
 	unsigned int n_refs;
 	enum registration_state state;
-	uid_t owner;		       /* set by commit, before that the caller */
-	pid_t pid;		       /* the first process */
+	uid_t owner;		       /* while arriving: the caller, until its job knows better */
+	pid_t pid;		       /* the first process; while arriving set by its job */
 	int pidfd;		       /* owned; of it */
-	uint64_t attached_ns;	       /* CLOCK_REALTIME */
+	uint64_t attached_ns;	       /* CLOCK_REALTIME; when it was asked for */
 	bool has_ended;		       /* its last process did, while it was arriving */
 	bool is_filled;		       /* by the drain under way: nothing is absent */
 	struct ufd_pager_guest *shown; /* the engine's guest while serving; for its counters only */
 
-	struct paging paging; /* see there; its userdata is the registration */
+	char number[STORE_NUMBER_BYTES]; /* in the store; under the engine's lock */
+	struct paging paging;		 /* see there; its userdata is the registration */
 };
 
 /* Readable; see Event in io.ufd.manager. */
@@ -107,6 +110,18 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 bool registry_wait(struct registry *registry, const char *name, struct registry_waiter *waiter);
 void registry_waiter_cancel(struct registry_waiter *waiter);
 
+/**
+ * registry_adopt() - a guest that a former process left, and that is going to be served
+ * @guest: the registry's from now on, also after a failure
+ *
+ * Its memories and mappers are the caller's to fill in. Return: 0 with a borrowed one, -ENOMEM.
+ */
+int registry_adopt(struct registry *registry, struct ufd_pager_guest *guest,
+		   const struct record_guest *record, struct registration **ret);
+
+/* For those who keep guests and adopt them. Borrowed. */
+struct paging_engine *registry_engine(struct registry *registry);
+
 /* The job has filled the third group in: it serves from now on. @pidfd is borrowed. */
 void registration_commit(struct registration *registration, pid_t pid, int pidfd, uid_t owner);
 
@@ -122,6 +137,12 @@ void registration_abandon(struct registration *registration);
  */
 bool registration_retire(struct registration *registration, const char *kind,
 			 void (*on_gone)(void *userdata), void *userdata);
+
+/* It stays as it is, for whoever finds it in the store; here it is gone. With no job at work on it. */
+void registration_leave(struct registration *registration);
+
+/* Tell those who listen that this happened to it. */
+void registration_announce(struct registration *registration, const char *kind);
 
 struct registration *registration_ref(struct registration *registration);
 struct registration *registration_unref(struct registration *registration);
@@ -150,10 +171,28 @@ bool registry_is_busy(const struct registry *registry);
  */
 void registry_park(void *registry);
 
+/* Can we end without harm to this guest, absent pages or not? Context: who has the engine's lock. */
+typedef bool (*registry_may_leave_fn)(void *userdata, struct registration *registration);
+
+/* Embedded by whoever stops. */
+struct registry_stop {
+	registry_may_leave_fn may_leave;
+	void *keeping; /* its userdata */
+	/* On the loop, at once if there is nothing to do. @n_left guests have absent pages and may not be left. */
+	void (*done)(void *userdata, size_t n_left);
+	void *userdata;
+	uint64_t timeout_ns; /* 0: none */
+};
+
+/* Before we stop: fill every guest that may not be left. @stop is borrowed until done. */
+void registry_drain(struct registry *registry, const struct registry_stop *stop);
+
 /**
- * registry_drain() - fill every guest, before we stop
- * @done: called on the loop, at once if there is nothing to do; @n_left guests still have absent
- * pages
+ * registry_leave() - leave every guest that may be left, for a successor
+ *
+ * After registry_drain(), when the loop has ended. What is complete and may not be left is taken down by
+ * registry_free(). Return: how many have absent pages and may not be left: they are as they were, and
+ * registry_free() would make their absent pages read zero.
  */
-void registry_drain(struct registry *registry, uint64_t timeout_ns,
-		    void (*done)(void *userdata, size_t n_left), void *userdata);
+size_t registry_leave(struct registry *registry, const struct registry_stop *stop,
+		      struct store *store);

@@ -66,15 +66,26 @@ static int start(struct paging *paging, struct refusal *refusal)
 	return 0;
 }
 
+int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid,
+		    struct refusal *refusal)
+{
+	int r;
+
+	paging_lock(paging);
+	r = paging_admit(paging, plan, pid, refusal);
+	if (r == 0)
+		r = new_engine_guest(paging, refusal);
+	paging_unlock(paging);
+	return r;
+}
+
 int arrival_begin(struct paging *paging, const struct plan *plan, const struct plan_mapper *mapper,
 		  const struct arrival_rights *rights, struct refusal *refusal)
 {
 	int r;
 
 	paging_lock(paging);
-	r = new_engine_guest(paging, refusal);
-	if (r == 0)
-		r = plan_apply(plan, paging, mapper, refusal);
+	r = plan_apply(plan, paging, mapper, refusal);
 	paging_unlock(paging);
 
 	if (r == 0 && paging->settings.other_mappers == SETTINGS_OTHERS_ATTACH)

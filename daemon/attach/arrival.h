@@ -17,9 +17,18 @@ struct arrival_rights {
 };
 
 /**
- * arrival_begin() - an engine guest for a paging, carrying out a plan
+ * arrival_prepare() - an engine guest for a paging, if it still fits; nothing is in it yet
  *
- * After a failure paging->guest is NULL, and the processes are as they were.
+ * After a failure paging->guest is NULL.
+ * Context: job, without the lock. Return: 0, or -ECANCELED with @refusal set.
+ */
+int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid,
+		    struct refusal *refusal);
+
+/**
+ * arrival_begin() - carry out the plan, and serve
+ *
+ * After arrival_prepare(). After a failure paging->guest is NULL, and the processes are as they were.
  * Context: job, without the lock; blocks. Return: 0, or -ECANCELED with @refusal set.
  */
 int arrival_begin(struct paging *paging, const struct plan *plan, const struct plan_mapper *mapper,

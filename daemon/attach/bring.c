@@ -188,8 +188,8 @@ int bring_plan(const struct process_memories *memories, const char *source, int 
  * A QEMU that may not call userfaultfd(2) can still use the device, if somebody who may open it
  * hands it in: the monitor takes fds.
  */
-static int attach_through_monitor(struct bring_target *target, struct process_opts *opts,
-				  struct process_attachment *ret, struct refusal *refusal)
+static int attach_through_monitor(struct paging *paging, struct bring_target *target,
+				  struct process_opts *opts, struct refusal *refusal)
 {
 	_cleanup_(refusal_done) struct refusal ignored = {};
 	_cleanup_(closep) int device = open(DEVICE, O_RDWR | O_CLOEXEC);
@@ -198,7 +198,7 @@ static int attach_through_monitor(struct bring_target *target, struct process_op
 
 	is_pushed = device >= 0 && qmp_push_fd(target->qmp, DEVICE_NAME, device, &ignored) == 0 &&
 		    process_find_device(target->pid, &opts->remote_device) == 0;
-	r = process_attach(target->pid, opts, ret, refusal);
+	r = paging_attach_process(paging, target->pid, opts, refusal);
 	if (is_pushed)
 		qmp_drop_fd(target->qmp, DEVICE_NAME, &ignored);
 	return r;
@@ -207,31 +207,24 @@ static int attach_through_monitor(struct bring_target *target, struct process_op
 int bring(struct paging *paging, struct bring_target *target, const struct plan *plan,
 	  const struct arrival_rights *rights, struct refusal *refusal)
 {
-	_cleanup_(process_attachment_done) struct process_attachment attachment =
-		PROCESS_ATTACHMENT_NONE;
 	struct process_opts opts = PROCESS_OPTS_DEFAULT;
 	struct plan_mapper mapper = { .pid = target->pid, .pagemap = -1 };
 	int r;
 
+	r = arrival_prepare(paging, plan, target->pid, refusal);
+	if (r < 0)
+		return r;
 	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
 	opts.pidfd = target->pidfd;
 	if (target->qmp)
-		r = attach_through_monitor(target, &opts, &attachment, refusal);
+		r = attach_through_monitor(paging, target, &opts, refusal);
 	else
-		r = process_attach(target->pid, &opts, &attachment, refusal);
-	if (r < 0)
-		return r;
-	mapper.pidfd = attachment.pidfd;
-	mapper.uffd = attachment.uffd;
-	r = arrival_begin(paging, plan, &mapper, rights, refusal);
+		r = paging_attach_process(paging, target->pid, &opts, refusal);
 	if (r < 0) {
-		_cleanup_(refusal_done) struct refusal ignored = {};
-
-		process_detach(&attachment, &opts, &ignored);
+		paging_take_down(paging);
 		return r;
 	}
-	paging_lock(paging);
-	paging_keep_attachment(paging, &attachment);
-	paging_unlock(paging);
-	return 0;
+	mapper.pidfd = paging->arriving.pidfd;
+	mapper.uffd = paging->arriving.uffd;
+	return arrival_begin(paging, plan, &mapper, rights, refusal);
 }

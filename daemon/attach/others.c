@@ -55,11 +55,9 @@ static int attach_one(struct paging *paging, const struct plan_memory *memory,
 		      const struct proc_maps *maps, pid_t pid, const struct arrival_rights *rights,
 		      struct refusal *refusal)
 {
-	_cleanup_(process_attachment_done) struct process_attachment attachment =
-		PROCESS_ATTACHMENT_NONE;
 	_cleanup_(plan_done) struct plan plan = {};
 	struct process_opts opts = PROCESS_OPTS_DEFAULT;
-	struct plan_mapper mapper = { .pid = pid, .pagemap = -1 };
+	struct plan_mapper mapper = { .pid = pid, .pagemap = -1, .pidfd = -EBADF, .uffd = -EBADF };
 	int r;
 
 	r = plan_of_process(memory, maps, pid, &plan);
@@ -72,23 +70,15 @@ static int attach_one(struct paging *paging, const struct plan_memory *memory,
 		return r;
 	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
 	if (!is_mapper(paging, paging->n_mappers, pid)) {
-		r = process_attach(pid, &opts, &attachment, refusal);
+		r = paging_attach_process(paging, pid, &opts, refusal);
 		if (r < 0)
 			return r;
+		mapper.pidfd = paging->arriving.pidfd;
+		mapper.uffd = paging->arriving.uffd;
 	}
-	mapper.pidfd = attachment.pidfd;
-	mapper.uffd = attachment.uffd;
 	paging_lock(paging);
 	r = plan_apply(&plan, paging, &mapper, refusal);
-	if (attachment.uffd >= 0)
-		paging_keep_attachment(paging, &attachment);
 	paging_unlock(paging);
-	if (attachment.uffd >= 0) {
-		_cleanup_(refusal_done) struct refusal ignored = {};
-
-		/* it did not become a mapper: nothing of ours stays in it */
-		process_detach(&attachment, &opts, &ignored);
-	}
 	return r;
 }
 

@@ -3,6 +3,7 @@
 #include "attach/paging.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -17,15 +18,28 @@
 #define BETWEEN_NS NSEC_PER_MSEC
 #define SLOW_TURNS 25 /* after so many it is asked whether the mappings are still there */
 
+void paging_init(struct paging *paging, struct paging_engine *engine, const char *name,
+		 const struct settings *settings, void *userdata)
+{
+	*paging = (struct paging){
+		.engine = engine,
+		.settings = *settings,
+		.userdata = userdata,
+		.arriving = PROCESS_ATTACHMENT_NONE,
+	};
+	snprintf(paging->name, sizeof(paging->name), "%s", name);
+}
+
 void paging_done(struct paging *paging)
 {
 	for (size_t i = 0; i < paging->n_memories; i++)
 		free(paging->memories[i].source);
 	for (size_t i = 0; i < paging->n_mappers; i++)
 		process_attachment_done(&paging->mappers[i].attachment);
+	process_attachment_done(&paging->arriving);
 	free(paging->memories);
 	free(paging->mappers);
-	*paging = (struct paging){};
+	*paging = (struct paging){ .arriving = PROCESS_ATTACHMENT_NONE };
 }
 
 void paging_lock(struct paging *paging)
@@ -109,13 +123,61 @@ bool paging_has_process(struct paging *paging, pid_t pid)
 	return is_mapper;
 }
 
-void paging_keep_attachment(struct paging *paging, struct process_attachment *attachment)
+int paging_admit(struct paging *paging, const struct plan *plan, pid_t pid, struct refusal *refusal)
 {
-	for (size_t i = 0; i < paging->n_mappers; i++)
-		if (paging->mappers[i].pid == attachment->pid) {
-			paging->mappers[i].attachment = *attachment;
-			*attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
-		}
+	const struct paging_engine *engine = paging->engine;
+
+	return engine->keeper
+		       ? engine->keeper->admit(engine->keeper_data, paging, plan, pid, refusal)
+		       : 0;
+}
+
+int paging_keep(struct paging *paging, struct refusal *refusal)
+{
+	const struct paging_engine *engine = paging->engine;
+
+	return engine->keeper ? engine->keeper->keep(engine->keeper_data, paging, refusal) : 0;
+}
+
+static int keep_arriving(struct paging *paging, struct process_attachment arriving,
+			 struct refusal *refusal)
+{
+	int r;
+
+	paging_lock(paging);
+	paging->arriving = arriving;
+	r = paging_keep(paging, refusal);
+	if (r < 0)
+		paging->arriving = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
+	paging_unlock(paging);
+	return r;
+}
+
+/* Its fds are still process_attach()'s. */
+static int on_made(void *userdata, const struct process_attachment *attachment,
+		   struct refusal *refusal)
+{
+	return keep_arriving(userdata, *attachment, refusal);
+}
+
+int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts *opts,
+			  struct refusal *refusal)
+{
+	struct process_attachment attachment = PROCESS_ATTACHMENT_NONE;
+	int r;
+
+	opts->on_made = on_made;
+	opts->userdata = paging;
+	attachment.pid = pid;
+	r = keep_arriving(paging, attachment, refusal);
+	if (r < 0)
+		return r;
+	attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
+	r = process_attach(pid, opts, &attachment, refusal);
+	paging_lock(paging);
+	paging->arriving = attachment;
+	paging_unlock(paging);
+	return r;
 }
 
 /* Absent bytes that a mapping shows; what none shows cannot be filled, nor missed. With the lock held. */
@@ -196,34 +258,47 @@ int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job 
 }
 
 /* Our fd is still open: nobody reads zeros while the process's own copy goes. */
-static void let_go(struct paging *paging, struct paging_mapper *mapper)
+static void let_go(struct paging *paging, struct process_attachment *attachment)
 {
 	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct process_opts opts = PROCESS_OPTS_DEFAULT;
 
-	if (mapper->attachment.uffd >= 0 &&
-	    process_detach(&mapper->attachment, &opts, &refusal) < 0)
+	if (attachment->uffd >= 0 && process_detach(attachment, &opts, &refusal) < 0)
 		log_warning(LOG_FIELDS(.guest = paging->name),
-			    "process %d keeps its copy of the userfaultfd: %s", mapper->pid,
+			    "process %d keeps its copy of the userfaultfd: %s", attachment->pid,
 			    json_string_value(json_object_get(refusal.parameters, "message")));
-	process_attachment_done(&mapper->attachment);
+	process_attachment_done(attachment);
 }
 
 void paging_take_down(struct paging *paging)
 {
+	const struct paging_keeper *keeper = paging->engine->keeper;
+	struct process_attachment arriving;
 	struct paging_mapper *mappers;
 	size_t n_mappers;
 
 	paging_lock(paging);
-	if (paging->guest)
+	if (paging->guest) {
 		LIST_REMOVE(paging, paging_link);
+		if (keeper)
+			keeper->leave(paging->engine->keeper_data, paging);
+	}
 	paging->guest = ufd_pager_guest_free(paging->guest);
 	mappers = TAKE_PTR(paging->mappers);
 	n_mappers = paging->n_mappers;
 	paging->n_mappers = 0;
+	arriving = paging->arriving;
+	paging->arriving = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
 	paging_unlock(paging);
 
 	for (size_t i = 0; i < n_mappers; i++)
-		let_go(paging, &mappers[i]);
+		let_go(paging, &mappers[i].attachment);
+	let_go(paging, &arriving);
 	free(mappers);
+
+	/* last: until here a successor would go on with letting go */
+	paging_lock(paging);
+	if (keeper)
+		keeper->drop(paging->engine->keeper_data, paging);
+	paging_unlock(paging);
 }

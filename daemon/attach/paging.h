@@ -15,12 +15,33 @@
 #include "settings.h"
 
 struct job;
+struct paging;
+struct plan;
+struct refusal;
+
+/*
+ * Who sees to it that guests outlive us; he is above this room. All are called by jobs, with the
+ * lock held.
+ */
+struct paging_keeper {
+	/* Does a guest of this plan fit, or what the plan adds to one that is there? 0 or -ECANCELED. */
+	int (*admit)(void *userdata, struct paging *paging, const struct plan *plan, pid_t pid,
+		     struct refusal *refusal);
+	/* What is known of the guest by now is kept, before anything depends on it. 0 or -ECANCELED. */
+	int (*keep)(void *userdata, struct paging *paging, struct refusal *refusal);
+	/* It is about to be taken down: a successor would go on with that. */
+	void (*leave)(void *userdata, struct paging *paging);
+	/* It has been taken down: nothing of it is left. */
+	void (*drop)(void *userdata, struct paging *paging);
+};
 
 /* The engine, which takes calls of one thread at a time: job threads wait for their turn. */
 struct paging_engine {
 	pthread_mutex_t lock;
-	struct ufd_pager *pager;	 /* owned */
-	LIST_HEAD(, paging) paging_list; /* those that have a guest */
+	struct ufd_pager *pager;	    /* owned */
+	LIST_HEAD(, paging) paging_list;    /* those that have a guest */
+	const struct paging_keeper *keeper; /* NULL: nobody; fixed at the beginning */
+	void *keeper_data;
 };
 
 /* Readable. */
@@ -39,7 +60,9 @@ struct paging_mapper {
 	pid_t pid;
 	uint32_t number; /* the engine's */
 	struct process_attachment
-		attachment; /* owned; none if the process handed its uffd over itself */
+		attachment;  /* owned; none if the process handed its uffd over itself */
+	uint64_t uffd_inode; /* 0: not looked at yet */
+	bool has_duplicate;  /* the process held a copy of its uffd when it became a mapper */
 };
 
 /* Embedded. The first group is fixed at the beginning; the second belongs to whoever holds the lock. */
@@ -55,8 +78,12 @@ struct paging {
 	size_t n_memories;
 	struct paging_mapper *mappers; /* owned */
 	size_t n_mappers;
+	struct process_attachment arriving; /* owned; of a process that is no mapper yet */
+	_Atomic bool has_duplicates;	    /* all mappers have; any thread may look */
 };
 
+void paging_init(struct paging *paging, struct paging_engine *engine, const char *name,
+		 const struct settings *settings, void *userdata);
 /* The guest must have been taken down, or never have come. */
 void paging_done(struct paging *paging);
 
@@ -79,8 +106,20 @@ void paging_begin(struct paging *paging, struct ufd_pager_guest *guest);
 /* Does the process map a memory of a guest that is served? Context: job, without the lock. */
 bool paging_has_process(struct paging *paging, pid_t pid);
 
-/* From now on the guest's process @attachment->pid is let go by it; consumed if there is such a process. With the lock held. */
-void paging_keep_attachment(struct paging *paging, struct process_attachment *attachment);
+/* See struct paging_keeper. With the lock held. */
+int paging_admit(struct paging *paging, const struct plan *plan, pid_t pid,
+		 struct refusal *refusal);
+int paging_keep(struct paging *paging, struct refusal *refusal);
+
+/**
+ * paging_attach_process() - make a userfaultfd in a process that is to become a mapper
+ *
+ * It is `arriving` until plan_apply() makes it a mapper, or the guest is taken down. A successor
+ * finds in the ledger what has been made.
+ * Context: job, without the lock; see process_attach(). Return: 0 or -ECANCELED.
+ */
+int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts *opts,
+			  struct refusal *refusal);
 
 /**
  * paging_finish() - fill what is absent, in small turns of the engine

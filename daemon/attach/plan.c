@@ -340,6 +340,10 @@ static int refuse_mapping(const struct plan_mapping *mapping, const struct plan_
 				   mapper->pid);
 	case -EINVAL:
 		return BAD_REGION(refusal, at, "the region does not fit its memory");
+	case -ENOSPC:
+		return refusal_set(refusal, "io.ufd.manager.LimitReached",
+				   json_pack("{s:s}", "limit", "mappings"),
+				   "a guest has at most 1024 mappings");
 	default:
 		return refusal_set_errno(refusal, r, "the region at 0x%llx: %s", at, strerror(-r));
 	}
@@ -404,11 +408,16 @@ static int add_mapper(struct paging *paging, const struct plan_mapper *mapper, u
 				   "a guest has at most 8 processes");
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "process %d: %s", mapper->pid, strerror(-r));
-	mappers[paging->n_mappers++] = (struct paging_mapper){
+	mappers += paging->n_mappers++;
+	*mappers = (struct paging_mapper){
 		.pid = mapper->pid,
 		.number = *ret_number,
 		.attachment = PROCESS_ATTACHMENT_NONE,
 	};
+	if (paging->arriving.pid == mapper->pid) {
+		mappers->attachment = paging->arriving;
+		paging->arriving = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
+	}
 	*ret_is_new = true;
 	return 0;
 }
@@ -416,6 +425,7 @@ static int add_mapper(struct paging *paging, const struct plan_mapper *mapper, u
 int plan_apply(const struct plan *plan, struct paging *paging, const struct plan_mapper *mapper,
 	       struct refusal *refusal)
 {
+	struct paging_memory *memory = NULL;
 	bool is_unproved;
 	uint32_t number;
 	int r;
@@ -424,11 +434,15 @@ int plan_apply(const struct plan *plan, struct paging *paging, const struct plan
 	if (r < 0)
 		return r;
 	r = add_mapper(paging, mapper, &number, &is_unproved, refusal);
+	for (size_t i = 0; r == 0 && i < plan->n_memories; i++)
+		r = get_memory(&plan->memories[i], paging, &memory, refusal);
+	/* all handles are there: no mapping may depend on one that would not outlive us */
+	if (r == 0)
+		r = paging_keep(paging, refusal);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < plan->n_mappings; i++) {
 		const struct plan_mapping *mapping = &plan->mappings[i];
-		struct paging_memory *memory = NULL;
 		uint64_t offset = 0;
 
 		r = get_memory(&plan->memories[mapping->memory], paging, &memory, refusal);

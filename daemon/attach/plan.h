@@ -73,7 +73,8 @@ struct plan_mapper {
 
 /**
  * plan_apply() - register everything with the engine
- * @paging: its engine guest exists; memories and mappers are added to its lists
+ * @paging: its engine guest exists; memories and mappers are added to its lists, and kept (see struct
+ *	    paging_keeper) before any mapping is registered
  * @mapper:       one that it has already is found by its pid
  *
  * The uffd is proved to be the process's: the first range registered by it must show in the

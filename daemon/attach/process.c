@@ -333,40 +333,45 @@ int process_attach(pid_t pid, const struct process_opts *opts, struct process_at
 		.remote_fd = opts->remote_device,
 	};
 	const struct inject_keep keep = { .version = INJECT_VERSION };
-	_cleanup_(closep) int pidfd = -EBADF, device = -EBADF, socket = -EBADF, uffd = -EBADF;
+	_cleanup_(process_attachment_done) struct process_attachment made = PROCESS_ATTACHMENT_NONE;
+	_cleanup_(closep) int device = -EBADF, socket = -EBADF;
 	struct inject_reply reply;
 	int r;
 
 	r = check_process(pid, refusal);
 	if (r == 0)
-		r = open_pidfd(pid, opts, &pidfd, refusal);
+		r = open_pidfd(pid, opts, &made.pidfd, refusal);
 	if (r < 0)
 		return r;
 	if (opts->device_fd < 0)
 		device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 
-	r = ask_helper(&request, (int[]){ pidfd, opts->device_fd < 0 ? device : opts->device_fd },
-		       opts, &reply, &socket, &uffd, refusal);
+	r = ask_helper(&request,
+		       (int[]){ made.pidfd, opts->device_fd < 0 ? device : opts->device_fd }, opts,
+		       &reply, &socket, &made.uffd, refusal);
 	if (r < 0)
 		return r;
 	if (reply.outcome != _INJECT_DONE)
 		return refuse_outcome(&request, &reply, refusal);
+	made.pid = pid;
+	made.remote_fd = reply.remote_fd;
 
-	r = uffd_handshake(uffd, features_wanted(opts->is_wp_sync));
+	r = uffd_handshake(made.uffd, features_wanted(opts->is_wp_sync));
 	if (r < 0)
 		return refusal_set_errno(refusal, r,
 					 "the userfaultfd made in process %d refuses its handshake",
 					 pid);
+	if (opts->on_made) {
+		r = opts->on_made(opts->userdata, &made, refusal);
+		if (r < 0)
+			return r;
+	}
 	r = inject_send(socket, &keep, sizeof(keep), NULL, 0);
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "the attach helper gave process %d up", pid);
 
-	*ret = (struct process_attachment){
-		.pid = pid,
-		.pidfd = TAKE_FD(pidfd),
-		.uffd = TAKE_FD(uffd),
-		.remote_fd = reply.remote_fd,
-	};
+	*ret = made;
+	made = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
 	return 0;
 }
 

@@ -14,7 +14,14 @@
 
 struct refusal;
 
-/* Settings of process_attach(). Start from PROCESS_OPTS_DEFAULT. */
+struct process_attachment;
+
+/*
+ * Settings of process_attach(). Start from PROCESS_OPTS_DEFAULT.
+ *
+ * @on_made is told of the attachment before the process keeps its copy for good: what it remembers,
+ * a successor can close. It borrows. An error of it undoes the attach.
+ */
 struct process_opts {
 	uint64_t timeout_ns; /* 0: PROCESS_TIMEOUT_NS */
 	bool is_wp_sync;     /* ask for synchronous write-protect faults */
@@ -23,6 +30,9 @@ struct process_opts {
 	int remote_device; /* number of /dev/userfaultfd inside the process (QMP getfd), -1: none */
 	const char *helper; /* path of ufdd-attach; NULL: $UFDD_ATTACH, the build tree's, the
 			       installed one */
+	int (*on_made)(void *userdata, const struct process_attachment *attachment,
+		       struct refusal *refusal); /* 0 or -ECANCELED; NULL: nobody */
+	void *userdata;
 };
 
 #define PROCESS_TIMEOUT_NS (5 * NSEC_PER_SEC)
@@ -49,8 +59,8 @@ struct process_attachment {
  * @ret: owned by the caller; process_attachment_done()
  *
  * The process keeps a copy, so that our death means stalled faults, not zeros. All tracing is done
- * by the helper program: if this process dies before the function returns, the helper either has
- * not begun, or finishes and closes the copy again.
+ * by the helper program: if this process dies before it confirms, which is after @opts->on_made, the
+ * helper either has not begun, or finishes and closes the copy again.
  *
  * Context: job; waits for at most the timeout and a second.
  * Return:  0, or -ECANCELED with @refusal set: io.ufd.guest.CannotAttach (traced, seccomp, hung,

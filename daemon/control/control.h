@@ -41,6 +41,8 @@ struct control {
 	struct watch *watch;	     /* owned; who follows events */
 	struct drain *drain;	     /* owned */
 	struct store *store;	     /* where guests outlive us; set by the owner */
+	uint64_t n_adopted;	     /* guests taken over at the start; set by the owner */
+	uint64_t adopted_ns;	     /* from our start until they were served; likewise */
 	struct upgrade *upgrade;     /* which program we are; set by the owner */
 	struct upgrading *upgrading; /* NULL: none is under way */
 	struct interface interfaces[CONTROL_INTERFACES];

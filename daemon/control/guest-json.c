@@ -23,12 +23,13 @@ json_t *guest_json(struct registration *registration)
 	UFD_OPTS(ufd_guest_stats, stats);
 
 	ufd_pager_guest_stats(registration->shown, &stats);
-	return json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+	return json_pack("{s:s, s:i, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "name", registration->paging.name, "pid", registration->pid, "uid",
 			 (int)registration->owner, "front_end",
 			 registration->is_process ? "process" : "client", "state",
-			 state_word(&stats), "length_bytes", (json_int_t)stats.length_bytes,
-			 "present_bytes", (json_int_t)stats.present_bytes, "absent_bytes",
+			 state_word(&stats), "duplicate", registration->paging.has_duplicates,
+			 "length_bytes", (json_int_t)stats.length_bytes, "present_bytes",
+			 (json_int_t)stats.present_bytes, "absent_bytes",
 			 (json_int_t)stats.absent_bytes, "stalled_pages",
 			 (json_int_t)stats.stalled_pages, "faults",
 			 (json_int_t)(stats.faults_missing + stats.faults_minor + stats.faults_wp),

@@ -48,6 +48,22 @@ static int open_sender(struct hand_over *work, struct refusal *refusal)
 	return 0;
 }
 
+static int add_regions_run(struct hand_over *work, struct refusal *refusal)
+{
+	struct paging *paging = &work->registration->paging;
+	int r;
+
+	paging_lock(paging);
+	if (!paging->guest)
+		r = refuse_no_guest(paging->name, refusal);
+	else
+		r = paging_admit(paging, &work->plan, work->mapper.pid, refusal);
+	if (r == 0)
+		r = plan_apply(&work->plan, paging, &work->mapper, refusal);
+	paging_unlock(paging);
+	return r;
+}
+
 static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct hand_over *work = data;
@@ -59,16 +75,15 @@ static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 		r = plan_check_maps(&work->plan, work->mapper.pid, refusal);
 	if (r < 0)
 		return r;
-	if (work->is_new)
-		return arrival_begin(&registration->paging, &work->plan, &work->mapper,
-				     &work->rights, refusal);
-	paging_lock(&registration->paging);
-	if (registration->paging.guest)
-		r = plan_apply(&work->plan, &registration->paging, &work->mapper, refusal);
-	else
-		r = refuse_no_guest(registration->paging.name, refusal);
-	paging_unlock(&registration->paging);
-	return r;
+	if (!work->is_new)
+		return add_regions_run(work, refusal);
+	registration->owner = work->owner;
+	registration->pid = work->mapper.pid;
+	r = arrival_prepare(&registration->paging, &work->plan, work->mapper.pid, refusal);
+	if (r < 0)
+		return r;
+	return arrival_begin(&registration->paging, &work->plan, &work->mapper, &work->rights,
+			     refusal);
 }
 
 static void hand_over_reply(void *data, struct call *call)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "control/control.h"
+#include "control/drain.h"
 #include "control/method.h"
 #include "control/methods-upgrade.h"
 #include "control/server.h"
@@ -14,7 +15,9 @@
 #include "kernel/features.h"
 #include "log.h"
 #include "registry.h"
+#include "store/store.h"
 #include "upgrade/release.h"
+#include "upgrade/upgrade.h"
 
 static uint64_t resident_bytes(void)
 {
@@ -32,21 +35,29 @@ static uint64_t resident_bytes(void)
 static int status(struct control *control, struct call *call, struct refusal *refusal)
 {
 	struct registry_totals totals = registry_totals(control->registry);
+	size_t n_stored, n_name_bytes;
 	struct utsname host;
 	char features[32];
 
 	uname(&host);
+	store_count(control->store, &n_stored, &n_name_bytes);
 	snprintf(features, sizeof(features), "0x%llx", (unsigned long long)features_get()->uffd);
-	call_reply(call, json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-				   "version", release_version, "pid", getpid(), "started_ns",
-				   (json_int_t)control->started_ns, "kernel", host.release,
-				   "uffd_features", features, "guests", (json_int_t)totals.n_guests,
-				   "memories", (json_int_t)totals.n_memories, "faults",
-				   (json_int_t)totals.n_faults, "filled_bytes",
-				   (json_int_t)totals.filled_bytes, "stalled_pages",
-				   (json_int_t)totals.n_stalled_pages, "connections",
-				   (json_int_t)server_n_connections(control->server),
-				   "resident_bytes", (json_int_t)resident_bytes()));
+	call_reply(
+		call,
+		json_pack("{s:s, s:i, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, "
+			  "s:I, s:I, s:I, s:b, s:b}",
+			  "version", release_version, "pid", getpid(), "started_ns",
+			  (json_int_t)control->started_ns, "kernel", host.release, "uffd_features",
+			  features, "guests", (json_int_t)totals.n_guests, "memories",
+			  (json_int_t)totals.n_memories, "faults", (json_int_t)totals.n_faults,
+			  "filled_bytes", (json_int_t)totals.filled_bytes, "stalled_pages",
+			  (json_int_t)totals.n_stalled_pages, "connections",
+			  (json_int_t)server_n_connections(control->server), "resident_bytes",
+			  (json_int_t)resident_bytes(), "store", store_word(control->store),
+			  "stored_fds", (json_int_t)n_stored, "adopted_guests",
+			  (json_int_t)control->n_adopted, "adopted_ns",
+			  (json_int_t)control->adopted_ns, "draining", drain_is_on(control->drain),
+			  "uncommitted", upgrade_is_uncommitted(control->upgrade)));
 	return 0;
 }
 

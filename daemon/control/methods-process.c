@@ -67,6 +67,8 @@ static int process_run(struct job *job, void *data, struct refusal *refusal)
 		r = owner_check(work->target.pid, &work->rights, refusal);
 	if (r == 0 && owner_of_process(work->target.pid, &work->owner) < 0)
 		r = -ESRCH;
+	work->registration->owner = work->owner;
+	work->registration->pid = work->target.pid;
 	if (r == 0)
 		r = process_find_memories(work->target.pid, work->matches, work->n_matches,
 					  &memories, refusal);

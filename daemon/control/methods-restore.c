@@ -152,6 +152,8 @@ static int restore_begin(struct restore *restore, struct refusal *refusal)
 		r = owner_check(restore->target.pid, &restore->rights, refusal);
 	if (r == 0)
 		r = owner_of_process(restore->target.pid, &restore->owner);
+	restore->registration->owner = restore->owner;
+	restore->registration->pid = restore->target.pid;
 	if (r == 0)
 		r = process_find_memories(restore->target.pid, NULL, 0, &restore->memories,
 					  refusal);

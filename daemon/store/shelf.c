@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -47,6 +48,9 @@ int shelf_open(const char *path, int *ret_fd)
 		return -errno;
 	if (info.f_type != TMPFS_MAGIC)
 		return -EMEDIUMTYPE;
+	/* two that adopt the same guests would both serve them */
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }

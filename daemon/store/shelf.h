@@ -15,8 +15,8 @@ struct shelf_file {
 void shelf_files_free(struct shelf_file *files, size_t n_files);
 
 /*
- * Made if missing, for its owner only. @ret_fd: owned by the caller.
- * Return: 0, -EMEDIUMTYPE (no tmpfs), -ENOTDIR, -errno.
+ * Made if missing, for its owner only, and locked as long as @ret_fd (owned by the caller) is open.
+ * Return: 0, -EMEDIUMTYPE (no tmpfs), -EBUSY (somebody else has it), -ENOTDIR, -errno.
  */
 int shelf_open(const char *path, int *ret_fd);
 

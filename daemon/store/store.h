@@ -43,7 +43,7 @@ struct stored {
 };
 void stored_free(struct stored *stored, size_t n_stored);
 
-/* @state_dir: NULL or "" for none; made if missing. Return: 0, -EMEDIUMTYPE (no tmpfs), -errno. */
+/* @state_dir: NULL or "" for none; made if missing. Return: 0, -EMEDIUMTYPE (no tmpfs), -EBUSY (another ufdd has it), -errno. */
 int store_new(struct store **ret, const char *state_dir);
 struct store *store_free(struct store *store); /* forgets; drops nothing */
 DEFINE_CLEANUP(struct store, store_free)
