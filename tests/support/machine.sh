@@ -10,23 +10,9 @@
 # nothing is started, and $BUILD has the test programs. Everything is gone afterwards.
 MACHINE_CASE=$(readlink -e "$0")
 . "${SOURCE_ROOT:?the source root; meson sets it}/tests/support/tap.sh"
-
-MACHINE_STAGE=/run/out/root	# what is installed, seen from inside
+. tests/support/machine-install.sh
 
 # ---- outside ----------------------------------------------------------------------------------------
-
-# The log of a real installation is what its own `ninja uninstall` needs: it is put back.
-machine_install_tree() {
-	local saved=$BUILD/meson-logs/install-log.txt status
-
-	[ ! -e "$saved" ] || cp "$saved" "$SCRATCH/install-log"
-	DESTDIR=$1 meson install -C "$BUILD" --no-rebuild --quiet >"$SCRATCH/install.out" 2>&1 </dev/null
-	status=$?
-	rm -f "$saved"
-	[ ! -e "$SCRATCH/install-log" ] || mv "$SCRATCH/install-log" "$saved"
-	[ $status -eq 0 ] || sed 's/^/# /' "$SCRATCH/install.out"
-	return $status
-}
 
 # What the inner half needs of the source and build trees, which a machine may not see: they can lie
 # on a file system of their own.
@@ -65,11 +51,6 @@ machine_run() {
 
 # ---- inside -----------------------------------------------------------------------------------------
 
-# unit_drop_in UNIT NAME: from standard input. Needs `systemctl daemon-reload`.
-unit_drop_in() {
-	mkdir -p "/run/systemd/system/$1.d" && cat >"/run/systemd/system/$1.d/$2.conf"
-}
-
 unit_get() {
 	systemctl show "$1" -p "$2" --value
 }
@@ -83,27 +64,6 @@ wait_until() {
 		[ "$(now_us)" -lt "$deadline" ] || return 1
 		pause_ms 5
 	done
-}
-
-# As a package would: files, users, folders, and the rule that udev would apply.
-machine_install() {
-	local libraries unit rule
-
-	libraries=$(cd "$MACHINE_STAGE" && find . -path '*/tmpfiles.d/ufd.conf')
-	libraries=${libraries%/tmpfiles.d/ufd.conf}
-	rule=$(cat "$MACHINE_STAGE/$libraries/udev/rules.d/"*.rules)
-	cp -a "$MACHINE_STAGE/." / &&
-		systemd-sysusers "/$libraries/sysusers.d/ufd.conf" &&
-		systemd-tmpfiles --create "/$libraries/tmpfiles.d/ufd.conf" || return
-	if [ -e /dev/userfaultfd ]; then
-		chgrp "$(sed -n 's/.*GROUP="\([^"]*\)".*/\1/p' <<<"$rule")" /dev/userfaultfd &&
-			chmod "$(sed -n 's/.*MODE="\([^"]*\)".*/\1/p' <<<"$rule")" /dev/userfaultfd || return
-	fi
-	for unit in ufdd.service ufdd.socket ufdd@.service ufdd@.socket; do
-		# Nothing of a booted machine is wanted here.
-		unit_drop_in $unit 10-machine <<<$'[Unit]\nDefaultDependencies=no' || return
-	done
-	systemctl daemon-reload
 }
 
 machine_boot() {
