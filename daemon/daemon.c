@@ -341,7 +341,7 @@ static int daemon_take_over(struct daemon *daemon)
 		log_error(LOG_FIELDS(.error = r), "the activated sockets cannot be used");
 		return r;
 	}
-	upgrade_settle(daemon->upgrade);
+	upgrade_settle(daemon->upgrade, keeping_store(daemon->keeping));
 	store_set_min_reader(keeping_store(daemon->keeping), upgrade_min_reader(daemon->upgrade));
 	r = daemon_adopt(daemon);
 	return r < 0 ? r : daemon_listen(daemon);

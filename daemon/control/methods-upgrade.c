@@ -152,7 +152,6 @@ static int upgrading_go(struct upgrading *upgrading, struct refusal *refusal)
 	return upgrade_go(control->upgrade,
 			  &(struct upgrade_go){
 				  .target = &upgrading->target,
-				  .store = control->store,
 				  .fds = fds,
 				  .n_fds = n,
 				  .n_guests = registry_totals(control->registry).n_guests,

@@ -238,7 +238,8 @@ int dry_run(int binary, const char *name, const int *ledgers, size_t n_ledgers, 
 		return refusal_set(refusal, "io.ufd.manager.UpgradeRefused", NULL,
 				   "%s cannot be run: %s", name, strerror(-r));
 	r = listen_to(out, clock_now_ns() + timeout_ns, text, &n_text);
-	kill(pid, SIGKILL); /* ours has ended by itself; another may live on with its stdout closed */
+	kill(pid,
+	     SIGKILL); /* ours has ended by itself; another may live on with its stdout closed */
 	if (waitpid(pid, &status, 0) < 0)
 		return -errno;
 	if (r == -ETIMEDOUT)

@@ -17,6 +17,7 @@
 #include "refusal.h"
 #include "store/manager.h"
 #include "store/store.h"
+#include "upgrade/program-file.h"
 #include "upgrade/reexec.h"
 #include "upgrade/release.h"
 
@@ -30,6 +31,7 @@ struct upgrade {
 	uint32_t before_layout;
 	int reply; /* owned */
 	struct upgrade_past past;
+	struct store *store; /* where guests outlive us */
 };
 
 /* ---- what the program before left ---- */
@@ -98,7 +100,7 @@ struct upgrade *upgrade_free(struct upgrade *upgrade)
 	return NULL;
 }
 
-/* `old` and a layout. */
+/* `old` and a layout. @fd: consumed if the answer is true. */
 static bool take_before(struct upgrade *upgrade, const char *name, int fd)
 {
 	char *end;
@@ -110,8 +112,8 @@ static bool take_before(struct upgrade *upgrade, const char *name, int fd)
 	if (end == name + 3 || *end || layout < 1 || layout > UINT32_MAX)
 		return false;
 	closep(&upgrade->before);
-	upgrade->before = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	close(fd);
+	upgrade->before = fd;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	upgrade->before_layout = (uint32_t)layout;
 	snprintf(upgrade->before_name, sizeof(upgrade->before_name), "%s", name);
 	return true;
@@ -129,16 +131,37 @@ bool upgrade_offer(struct upgrade *upgrade, const char *name, int fd)
 
 static void forget_before(struct upgrade *upgrade)
 {
+	const char *directory = upgrade->store ? store_directory(upgrade->store) : NULL;
+
 	if (upgrade->before < 0)
 		return;
 	closep(&upgrade->before);
 	upgrade->before = -EBADF;
 	if (manager_store_max())
 		(void)manager_remove(upgrade->before_name);
+	if (directory)
+		program_file_remove(directory, upgrade->before_name);
 }
 
-void upgrade_settle(struct upgrade *upgrade)
+static void load_before(struct upgrade *upgrade, const char *directory)
 {
+	char name[sizeof(upgrade->before_name)];
+	int fd, r = program_file_load(directory, name, &fd);
+
+	if (r == 0 && !take_before(upgrade, name, fd))
+		close(fd);
+	if (r < 0 && r != -ENOENT)
+		log_warning(LOG_FIELDS(.error = r),
+			    "the program before, in %s, cannot be gone back to", directory);
+}
+
+void upgrade_settle(struct upgrade *upgrade, struct store *store)
+{
+	const char *directory = store_directory(store);
+
+	upgrade->store = store;
+	if (upgrade->before < 0 && upgrade->past.kind == UPGRADE_NONE && directory)
+		load_before(upgrade, directory);
 	if (upgrade->past.kind == UPGRADE_BACK || upgrade->past.kind == UPGRADE_FAILED)
 		forget_before(upgrade);
 }
@@ -271,7 +294,7 @@ static int add_all(struct upgrade *upgrade, const struct upgrade_go *go, struct 
 		if (r < 0)
 			return r;
 	}
-	r = store_list(go->store, &stored, &n_stored);
+	r = store_list(upgrade->store, &stored, &n_stored);
 	for (size_t i = 0; r == 0 && i < n_stored; i++)
 		r = reexec_add(reexec, stored[i].name, stored[i].fd);
 	if (r < 0)
@@ -281,20 +304,25 @@ static int add_all(struct upgrade *upgrade, const struct upgrade_go *go, struct 
 	return 0;
 }
 
-/* What we are becomes what was before. It is in the store before anybody runs the other one. */
+/* What we are becomes what was before. It is kept before anybody runs the other one. */
 static int keep_own(struct upgrade *upgrade)
 {
-	int r;
+	const char *directory = store_directory(upgrade->store);
+	int r = 0;
 
 	upgrade->before = fcntl(upgrade->own, F_DUPFD_CLOEXEC, 3);
 	if (upgrade->before < 0)
 		return -errno;
 	upgrade->before_layout = ledger_layout;
 	snprintf(upgrade->before_name, sizeof(upgrade->before_name), "old%u", ledger_layout);
-	if (!manager_store_max())
-		return 0;
-	r = manager_keep(upgrade->before_name, upgrade->before);
-	return r < 0 ? r : manager_barrier();
+	if (directory)
+		r = program_file_save(directory, upgrade->before_name, upgrade->own);
+	if (r == 0 && manager_store_max()) {
+		r = manager_keep(upgrade->before_name, upgrade->before);
+		if (r == 0)
+			r = manager_barrier();
+	}
+	return r;
 }
 
 static int prepare(struct upgrade *upgrade, const struct upgrade_go *go, struct reexec **ret)

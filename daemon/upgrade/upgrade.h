@@ -57,8 +57,11 @@ DEFINE_CLEANUP(struct upgrade, upgrade_free)
 /* An fd that we were started with. Return: true if it is ours by its name; consumed then. */
 bool upgrade_offer(struct upgrade *upgrade, const char *name, int fd);
 
-/* After the last upgrade_offer(): a program that we have gone back from is forgotten. */
-void upgrade_settle(struct upgrade *upgrade);
+/*
+ * After the last upgrade_offer(): if nobody gave us the program before, it may lie in the state
+ * directory; if we have gone back, the one that we come from is forgotten. @store: borrowed.
+ */
+void upgrade_settle(struct upgrade *upgrade, struct store *store);
 
 const struct upgrade_past *upgrade_past(const struct upgrade *upgrade);
 
@@ -100,7 +103,6 @@ struct upgrade_fd {
 /* Readable. */
 struct upgrade_go {
 	const struct upgrade_target *target;
-	struct store *store;
 	const struct upgrade_fd *fds;
 	size_t n_fds;
 	uint64_t n_guests;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,8 +12,10 @@
 
 #include "guest/ledger.h"
 #include "refusal.h"
+#include "store/store.h"
 #include "support/unit.h"
 #include "upgrade/dry-run.h"
+#include "upgrade/program-file.h"
 #include "upgrade/reexec.h"
 
 static const char *words_of(const struct refusal *refusal)
@@ -180,12 +183,14 @@ END_TEST
 
 START_TEST(a_program_that_was_left_again_is_forgotten)
 {
+	_cleanup_(store_freep) struct store *store = NULL;
 	_cleanup_(upgrade_freep) struct upgrade *upgrade = NULL;
 
 	setenv(REEXEC_VARIABLE, "{\"kind\":\"rollback\",\"from\":\"0.2\"}", 1);
 	ck_assert_int_eq(upgrade_new(&upgrade), 0);
 	ck_assert(upgrade_offer(upgrade, "old1", open("/dev/null", O_RDONLY | O_CLOEXEC)));
-	upgrade_settle(upgrade);
+	ck_assert_int_eq(store_new(&store, NULL), 0);
+	upgrade_settle(upgrade, store);
 	ck_assert(!upgrade_is_uncommitted(upgrade));
 }
 END_TEST
@@ -241,6 +246,44 @@ START_TEST(without_a_program_before_there_is_no_way_back)
 }
 END_TEST
 
+static const struct {
+	const char *what;
+	const char *name;
+	mode_t mode;
+	int result;
+} files[] = {
+	{ "as it was saved", "old7", 0700, 0 },
+	{ "that others may write", "old7", 0722, -EPERM },
+	{ "of another name", "older", 0700, -ENOENT },
+	{ "that is not whole yet", "old7.new", 0700, -ENOENT },
+};
+
+START_TEST(a_program_can_wait_in_a_directory)
+{
+	_cleanup_(closep) int program = open("/bin/true", O_RDONLY | O_CLOEXEC), found = -EBADF;
+	char directory[] = "/dev/shm/ufd-test.XXXXXX", path[64], name[16] = "";
+	_cleanup_(refusal_done) struct refusal refusal = {};
+	struct dry_run told;
+
+	ck_assert_ptr_nonnull(mkdtemp(directory));
+	ck_assert_int_eq(program_file_load(directory, name, &found), -ENOENT);
+	ck_assert_int_eq(program_file_save(directory, files[_i].name, program), 0);
+	snprintf(path, sizeof(path), "%s/%s", directory, files[_i].name);
+	ck_assert_int_eq(chmod(path, files[_i].mode), 0);
+	ck_assert_msg(program_file_load(directory, name, &found) == files[_i].result, "%s",
+		      files[_i].what);
+	if (files[_i].result == 0) {
+		ck_assert_str_eq(name, files[_i].name);
+		/* it runs: it is not what we look for, but it says nothing wrong */
+		ck_assert_int_eq(dry_run(found, "it", NULL, 0, DRY_RUN_TIMEOUT_NS, &told, &refusal),
+				 -ECANCELED);
+		ck_assert_ptr_nonnull(strstr(words_of(&refusal), "is no ufdd"));
+	}
+	program_file_remove(directory, files[_i].name);
+	ck_assert_int_eq(rmdir(directory), 0);
+}
+END_TEST
+
 int main(void)
 {
 	return unit_run(
@@ -253,6 +296,7 @@ int main(void)
 			UNIT(a_program_that_was_left_again_is_forgotten),
 			UNIT_TABLE(a_path_names_a_program_or_is_refused, targets),
 			UNIT(without_a_program_before_there_is_no_way_back),
+			UNIT_TABLE(a_program_can_wait_in_a_directory, files),
 			{},
 		});
 }
