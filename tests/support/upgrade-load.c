@@ -2,8 +2,9 @@
 /*
  * ufdd is upgraded and rolled back in turn while guests that know their pages go on.
  *
- *	upgrade-load --rounds N --guests M --guest PROGRAM --image PATH --socket PATH --next PROGRAM
+ *	upgrade-load --rounds N --guests M --guest PROGRAM --image PATH --socket PATH --next PROGRAM [--kill]
  *
+ * With --kill ufdd gets SIGKILL as soon as it has answered; somebody else starts it anew.
  * PROGRAM of --guest is soak-guest, that of --next what ufdd is upgraded to; its version ends in
  * "-next". The last line of output is one of JSON. `stall` is what ufdd says, `fault` how long the
  * slowest fault took that was under way while ufdd was not there.
@@ -15,6 +16,7 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +48,7 @@ struct load {
 	const char *image;
 	const char *socket;
 	const char *next;
+	bool with_kill;
 	struct soak_board *board;
 	int board_fd;
 	pid_t children[SOAK_N_GUESTS];
@@ -217,38 +220,82 @@ static void await_moment(const struct load *load)
 		;
 }
 
-static uint64_t upgrade(struct load *load, bool is_back)
+/* One call. Return: 0 with owned parameters, -ECONNRESET and the like; an error of ufdd's ends us. */
+static int call(const struct load *load, const char *method, json_t *parameters, json_t **ret)
 {
 	_cleanup_(varlink_client_freep) struct varlink_client *client = NULL;
 	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
-	json_t *parameters = is_back ? json_pack("{s:b}", "rollback", 1)
-				     : json_pack("{s:s}", "binary", load->next);
-	const char *version;
 	int r = varlink_client_connect(&client, load->socket);
 
 	if (r == 0)
-		r = varlink_client_call(client, "io.ufd.manager.Upgrade", parameters, NULL, 0,
+		r = varlink_client_call(client, method, parameters, NULL, 0,
 					clock_now_ns() + CALL_NS, &answer);
 	json_decref(parameters);
+	if (r == 0 && answer.error) {
+		fprintf(stderr, "%s: %s\n", answer.error,
+			json_string_value(json_object_get(answer.parameters, "message")));
+		give_up(method, EPROTO);
+	}
+	if (r == 0)
+		*ret = json_incref(answer.parameters);
+	return r;
+}
+
+static uint64_t upgrade(const struct load *load, bool is_back)
+{
+	json_t *parameters = is_back ? json_pack("{s:b}", "rollback", 1)
+				     : json_pack("{s:s}", "binary", load->next);
+	json_t *reply = NULL;
+	const char *version;
+	uint64_t stall_ns;
+	int r = call(load, "io.ufd.manager.Upgrade", parameters, &reply);
+
 	if (r < 0)
 		give_up(is_back ? "rolling back" : "upgrading", -r);
-	if (answer.error) {
-		json_dumpf(answer.parameters, stderr, JSON_COMPACT);
-		give_up(answer.error, 0);
-	}
-	version = json_string_value(json_object_get(answer.parameters, "version"));
+	version = json_string_value(json_object_get(reply, "version"));
 	if (!version || (strstr(version, "-next") == NULL) != is_back)
 		give_up("the version that serves now", EBADMSG);
-	return (uint64_t)json_integer_value(json_object_get(answer.parameters, "stall_ns"));
+	stall_ns = (uint64_t)json_integer_value(json_object_get(reply, "stall_ns"));
+	json_decref(reply);
+	return stall_ns;
+}
+
+static pid_t daemon_pid(const struct load *load)
+{
+	json_t *reply = NULL;
+	pid_t pid = 0;
+
+	if (call(load, "io.ufd.manager.Status", NULL, &reply) == 0)
+		pid = (pid_t)json_integer_value(json_object_get(reply, "pid"));
+	json_decref(reply);
+	return pid;
+}
+
+/* And until the next one answers. */
+static void kill_daemon(const struct load *load, pid_t pid)
+{
+	uint64_t deadline_ns = clock_now_ns() + LOST_NS;
+	pid_t next;
+
+	if (!pid || kill(pid, SIGKILL) < 0)
+		give_up("killing ufdd", ESRCH);
+	while ((next = daemon_pid(load)) == 0 || next == pid) {
+		if (clock_now_ns() > deadline_ns)
+			give_up("no ufdd was started anew", ETIMEDOUT);
+		usleep(LOOK_US);
+	}
 }
 
 static void round_one(struct load *load, unsigned int round)
 {
+	pid_t pid = load->with_kill ? daemon_pid(load) : 0;
 	uint64_t before_ns, after_ns;
 
 	await_moment(load);
 	before_ns = clock_now_ns();
 	load->stalls_ns[round] = upgrade(load, round % 2);
+	if (load->with_kill)
+		kill_daemon(load, pid);
 	after_ns = clock_now_ns();
 	await_guests(load, has_come_out, after_ns, "waits for a page");
 	measure_faults(load, before_ns, after_ns);
@@ -310,6 +357,7 @@ int main(int argc, char **argv)
 		{ "image", required_argument, NULL, 'i' },
 		{ "socket", required_argument, NULL, 's' },
 		{ "next", required_argument, NULL, 'x' },
+		{ "kill", no_argument, NULL, 'k' },
 		{},
 	};
 	struct load load = {};
@@ -328,6 +376,8 @@ int main(int argc, char **argv)
 			load.socket = optarg;
 		else if (option == 'x')
 			load.next = optarg;
+		else if (option == 'k')
+			load.with_kill = true;
 		else
 			return 2;
 	}
