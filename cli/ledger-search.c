@@ -31,7 +31,7 @@ static bool has_suffix(const char *text, const char *suffix)
 /* ---- the daemon ------------------------------------------------------------------------------ */
 
 /* A stopped daemon's queue may be full, and then connecting waits as well. */
-static int connect_soon(struct varlink_client **ret, const char *path)
+int ledger_search_connect(struct varlink_client **ret, const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_usec = DAEMON_PATIENCE_NS / NSEC_PER_USEC };
@@ -116,7 +116,7 @@ static void search_daemon(struct ledger_search *search)
 	const char *version;
 	int r;
 
-	r = connect_soon(&client, search->socket_path);
+	r = ledger_search_connect(&client, search->socket_path);
 	if (r < 0) {
 		search->answer = r == -EAGAIN		       ? DAEMON_SILENT
 				 : r == -EACCES || r == -EPERM ? DAEMON_REFUSES

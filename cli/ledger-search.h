@@ -13,6 +13,8 @@
 #include "base/cleanup.h"
 #include "guest/ledger.h"
 
+struct varlink_client;
+
 enum ledger_origin {
 	LEDGER_NOT_FOUND,
 	LEDGER_OF_DAEMON,    /* method Ledger */
@@ -57,6 +59,9 @@ struct ledger_search {
 /* Return: 0 (also if there is none), -ENOMEM. */
 int ledger_search_run(struct ledger_search *search);
 void ledger_search_done(struct ledger_search *search);
+
+/* A connection to the daemon, soon or not at all. Return: 0, -EAGAIN (it does not take it), -errno. */
+int ledger_search_connect(struct varlink_client **ret, const char *path);
 
 /* Each ledger that can be seen without the daemon, once. @visit takes it over. */
 void ledger_search_each(struct ledger_search *search,

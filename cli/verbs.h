@@ -26,3 +26,4 @@ int cmd_restore(struct session *session, int argc, char **argv);
 int cmd_drain(struct session *session, int argc, char **argv);
 int cmd_upgrade(struct session *session, int argc, char **argv);
 int cmd_why(struct session *session, int argc, char **argv);
+int cmd_support_bundle(struct session *session, int argc, char **argv);

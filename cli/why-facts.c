@@ -132,6 +132,8 @@ static pid_t find_pager_pid(const struct why *why)
 		if (process_read(&holder, why->search.holder) == 0 && holder->inner_pid == pid)
 			return holder->pid;
 	}
+	if (!pid && why->search.origin == LEDGER_OF_PROCESS && why->search.holder != 1)
+		return why->search.holder;
 	return pid ? pid : why->search.daemon_pid;
 }
 
@@ -202,6 +204,8 @@ static bool visit_holder(pid_t pid, int fd, const char *name, void *userdata)
 		if (stat(path, &stat_of_fd) < 0 || !is_of_interest(why, stat_of_fd.st_ino))
 			return true;
 		holder.inode = stat_of_fd.st_ino;
+		if (why_holds(why, pid, holder.inode))
+			return true;
 	} else if (strcmp(name, "/dev/fuse")) {
 		return true;
 	}
