@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "fault/engine.h"
-#include "guest/flight.h"
 
 void allowance_init(struct allowance *allowance)
 {
@@ -39,15 +38,12 @@ static void allowance_ask(struct demand *demand)
 
 static void allowance_hold(struct demand *demand, uint64_t left_bytes)
 {
-	struct board *board = ledger_board(demand->guest->ledger);
-
 	if (atomic_exchange_explicit(&demand->allowance.is_held, true, memory_order_relaxed))
 		return;
 	count_add(&demand->counters.held, 1);
-	atomic_store_explicit(&board->held_since_us, demand->now_ns / NSEC_PER_USEC,
+	atomic_store_explicit(&demand->board->held_since_us, demand->now_ns / NSEC_PER_USEC,
 			      memory_order_relaxed);
-	flight_note(ledger_flight(demand->guest->ledger), demand->now_ns, FLIGHT_HELD, 0, 0,
-		    (int64_t)(left_bytes / MIB));
+	demand_note(demand, FLIGHT_HELD, NULL, 0, (int64_t)(left_bytes / MIB));
 	demand_tell(demand, UFD_EVENT_HELD, NULL, 0, (int64_t)(left_bytes / MIB));
 }
 
@@ -84,8 +80,7 @@ void allowance_run(struct demand *demand)
 	    atomic_load_explicit(&allowance->is_short, memory_order_relaxed))
 		return;
 	atomic_store_explicit(&allowance->is_held, false, memory_order_relaxed);
-	atomic_store_explicit(&ledger_board(demand->guest->ledger)->held_since_us, 0,
-			      memory_order_relaxed);
+	atomic_store_explicit(&demand->board->held_since_us, 0, memory_order_relaxed);
 	stall_retry_all(demand);
 	demand_tell(demand, UFD_EVENT_RELEASED, NULL, 0, 0);
 }

@@ -57,6 +57,8 @@ static void command_discard(struct demand *demand, struct command *command)
 	demand_settled(demand, memory, n);
 	stall_forget(demand, memory, command->pages);
 	memory_mark_dirty(memory, command->pages);
+	demand_note(demand, FLIGHT_REMOVED, memory, command->pages.first,
+		    (int64_t)command->pages.count);
 	command_wake(demand, command);
 }
 
@@ -104,6 +106,7 @@ static void command_graduate(struct demand *demand, struct command *command)
 	struct memory *memory = command->memory;
 
 	demand->is_graduated[memory->id] = true;
+	demand_note(demand, FLIGHT_GRADUATED, memory, 0, 0);
 	/* Without a registration the kernel fills holes: from now on the memory itself is the
 	 * truth. */
 	(void)page_states_move_all(&memory->states,

@@ -106,6 +106,9 @@ static uint64_t demand_retry(struct demand *demand)
 		if (slot->retry_at_ns <= demand->now_ns) {
 			demand->slots.n_waiting--;
 			slot->state = SLOT_READING;
+			demand_note(demand, FLIGHT_RETRY, slot->memory, slot->pages.first,
+				    slot->n_tries);
+			board_fill(demand, slot, BOARD_FILLING, 0);
 			if (slot->has_bytes)
 				fill_put(demand, slot);
 			else
@@ -123,6 +126,7 @@ static void demand_tell_completion(struct demand *demand)
 		return;
 	demand->is_complete_told = true;
 	demand->background.is_forced = false;
+	demand_note(demand, FLIGHT_COMPLETED, NULL, 0, 0);
 	demand_tell(demand, UFD_EVENT_COMPLETED, NULL, 0, 0);
 	demand_ask(demand, CHORE_COMPLETE, NULL, 0);
 }
@@ -141,6 +145,7 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 
 	demand->now_ns = clock_now_ns();
 	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
+	board_beat(demand);
 	demand_tell_lost(demand);
 	*ret_sleep_ns = 0;
 	if (demand->now_ns - demand->looked_ns >= LOOK_NS ||
@@ -372,6 +377,7 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 		return r;
 
 	demand->now_ns = clock_now_ns();
+	board_begin(demand);
 	messages_replay(demand);
 	*ret = TAKE_PTR(demand);
 	return 0;

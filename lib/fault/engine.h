@@ -108,8 +108,22 @@ struct demand {
 int messages_take(struct demand *demand, bool all, bool *ret_any);
 /* Apply what a former process had read when it died. */
 void messages_replay(struct demand *demand);
+/* @thread: who waits, as the message says; 0: unknown. */
 void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva address,
-		   enum fault_kind kind);
+		   enum fault_kind kind, uint32_t thread);
+
+/* ---- board.c: what others see of us, in the ledger ---- */
+
+void board_begin(struct demand *demand);
+void board_beat(struct demand *demand); /* once a round */
+/* @error: positive errno of the last try, 0. */
+void board_fill(struct demand *demand, const struct slot *slot, enum board_state state, int error);
+void board_free(struct demand *demand, const struct slot *slot);
+/* Entry @index of the stalls, which may be the one that went. */
+void board_stall(struct demand *demand, unsigned int index);
+/* Into the flight recorder; @memory may be NULL. */
+void demand_note(struct demand *demand, enum flight_kind kind, const struct memory *memory,
+		 uint64_t page, int64_t value);
 
 /* ---- put.c: what a successor must know of a fill ---- */
 

@@ -81,13 +81,22 @@ void fill_present(struct demand *demand, struct memory *memory, struct page_rang
 
 	demand_settled(demand, memory, n);
 	stall_forget(demand, memory, pages);
+	if (n)
+		demand_note(demand, FLIGHT_FILLED, memory, pages.first, (int64_t)n);
 }
 
 void fill_end(struct demand *demand, struct slot *slot)
 {
 	if (slot->is_recovered)
 		put_clear(demand, slot);
+	board_free(demand, slot);
 	slot_release(&demand->slots, slot);
+}
+
+void fill_wait(struct demand *demand, struct slot *slot, uint64_t retry_at_ns, int error)
+{
+	slot_wait(&demand->slots, slot, retry_at_ns);
+	board_fill(demand, slot, BOARD_WAITING, error);
 }
 
 void fill_give_back(struct demand *demand, struct slot *slot, enum page_state state)
@@ -115,10 +124,11 @@ void fill_fail(struct demand *demand, struct slot *slot, int error)
 	bool is_demand = slot->cause == CAUSE_DEMAND;
 
 	count_add(&demand->counters.source_errors, 1);
+	demand_note(demand, FLIGHT_FAILED, memory, page, error);
 	if (slot->is_recovered) {
 		/* Nobody may claim these anew: what exists there is the guest's. */
 		slot->has_bytes = false;
-		slot_wait(&demand->slots, slot, demand->now_ns + RECOVERED_RETRY_NS);
+		fill_wait(demand, slot, demand->now_ns + RECOVERED_RETRY_NS, error);
 		return;
 	}
 	if (is_demand && page_states_get(&memory->states, page) == PAGE_FILLING) {
@@ -232,6 +242,7 @@ static void fill_begin_backing(struct demand *demand, struct memory *memory, str
 	n = page_states_move_all(&memory->states, run, PAGE_FILLING, PAGE_PRESENT);
 	demand_settled(demand, memory, n);
 	fill_count(demand, cause, n, memory->page_bytes);
+	demand_note(demand, FLIGHT_FILLED, memory, run.first, (int64_t)n);
 	fill_map(demand, mapping, run);
 	fill_wake_others(demand, memory, run, mapping);
 	if (cause == CAUSE_DEMAND)
@@ -294,6 +305,7 @@ bool fill_begin(struct demand *demand, struct memory *memory, struct page_range 
 	slot->pages = pages;
 	slot->bytes_first = pages.first;
 	slot->started_ns = demand->now_ns;
+	board_fill(demand, slot, BOARD_FILLING, 0);
 	if (is_zero) {
 		slot->is_zero = true;
 		slot->has_bytes = true;
@@ -369,9 +381,12 @@ void fill_answer(struct demand *demand, struct slot *slot, int answer)
 			fill_put(demand, slot);
 		return;
 	case SOURCE_PENDING:
+		board_fill(demand, slot, BOARD_READING, 0);
+		demand_note(demand, FLIGHT_READ, slot->memory, slot->pages.first,
+			    (int64_t)slot->pages.count);
 		return;
 	case SOURCE_FULL:
-		slot_wait(&demand->slots, slot, demand->now_ns + RING_FULL_RETRY_NS);
+		fill_wait(demand, slot, demand->now_ns + RING_FULL_RETRY_NS, 0);
 		return;
 	case SOURCE_CHANGED:
 		demand_tell(demand, UFD_EVENT_SOURCE_CHANGED, slot->memory, slot->pages.first, 0);

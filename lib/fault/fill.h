@@ -24,6 +24,8 @@ void fill_give_back(struct demand *demand, struct slot *slot, enum page_state st
 void fill_fail(struct demand *demand, struct slot *slot, int error);
 /* Release the slot, and its note in the ledger. */
 void fill_end(struct demand *demand, struct slot *slot);
+/* Try again then. @error: why, positive errno, 0: only for a moment. */
+void fill_wait(struct demand *demand, struct slot *slot, uint64_t retry_at_ns, int error);
 /* Data or zero at the start of @pages, and for how many; for backing sources the file's own holes. */
 bool fill_is_zero(struct demand *demand, struct memory *memory, struct page_range pages,
 		  uint64_t *ret_n_pages);

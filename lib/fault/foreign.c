@@ -21,6 +21,8 @@ void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page)
 	slot->pages.count -= page - slot->pages.first;
 	slot->pages.first = page;
 	slot->state = SLOT_VERDICT;
+	board_fill(demand, slot, BOARD_VERDICT, EEXIST);
+	demand_note(demand, FLIGHT_FOREIGN, slot->memory, page, 0);
 	/* one verdict answers for all touches that it finds */
 	if (!demand->is_verdict_asked[slot->memory->id])
 		demand_ask(demand, CHORE_FOREIGN, slot->memory, page);
@@ -44,6 +46,7 @@ static int foreign_restore(struct demand *demand, struct slot *slot)
 		return r;
 	if (page_states_move(&memory->states, page, PAGE_FILLING, PAGE_PRESENT))
 		demand_settled(demand, memory, 1);
+	demand_note(demand, FLIGHT_FILLED, memory, page, 1);
 	stall_forget(demand, memory, (struct page_range){ page, 1 });
 	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
 		mapping = demand->view->mappings[i];

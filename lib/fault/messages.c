@@ -44,6 +44,7 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		demand_settled(demand, memory, n_settled);
 		stall_forget(demand, memory, pages);
 		memory_mark_dirty(memory, pages);
+		demand_note(demand, FLIGHT_REMOVED, memory, pages.first, (int64_t)pages.count);
 		/* who waited anywhere for a fill that is now void faults again, and gets zeros */
 		if (n_settled)
 			fill_wake_others(demand, memory, pages, NULL);
@@ -137,7 +138,7 @@ static void fault_map_first(struct demand *demand, struct mapping *mapping, uint
 }
 
 void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva address,
-		   enum fault_kind kind)
+		   enum fault_kind kind, uint32_t thread)
 {
 	struct mapping *mapping = guest_view_find(demand->view, mapper->id, address);
 	enum page_state state;
@@ -151,6 +152,7 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 	if (!mapping->is_open)
 		return; /* COMMAND_OPEN wakes it */
 	page = mapping_page(mapping, address);
+	demand_note(demand, FLIGHT_FAULT, mapping->memory, page, thread);
 	if (fault_on_poison(demand, mapping, page))
 		return;
 
@@ -189,6 +191,7 @@ static void message_fault(struct demand *demand, struct mapper *mapper,
 			  const struct uffd_msg *message)
 {
 	enum fault_kind kind = fault_kind_of(message->arg.pagefault.flags);
+	uint32_t thread = 0;
 
 	switch (kind) {
 	case FAULT_MISSING:
@@ -201,8 +204,11 @@ static void message_fault(struct demand *demand, struct mapper *mapper,
 		count_add(&demand->counters.faults_wp, 1);
 		break;
 	}
+	if (mapper->features & UFFD_FEATURE_THREAD_ID)
+		thread = message->arg.pagefault.feat.ptid;
 	fault_resolve(demand, mapper,
-		      (struct hva){ align_down(message->arg.pagefault.address, 4096) }, kind);
+		      (struct hva){ align_down(message->arg.pagefault.address, 4096) }, kind,
+		      thread);
 }
 
 /* One read of one uffd. @ret_n: messages it had. */

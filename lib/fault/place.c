@@ -78,7 +78,8 @@ static void fill_exhausted(struct demand *demand, struct slot *slot, uint64_t pa
 		return;
 	}
 	count_add(&demand->counters.retries, 1);
-	slot_wait(&demand->slots, slot, demand->now_ns + EXHAUSTED_RETRY_NS);
+	demand_note(demand, FLIGHT_FAILED, slot->memory, page, ENOMEM);
+	fill_wait(demand, slot, demand->now_ns + EXHAUSTED_RETRY_NS, ENOMEM);
 }
 
 /* EEXIST at @page. Return: true to go on with the next page. */
@@ -198,9 +199,10 @@ static bool fill_outcome(struct demand *demand, struct slot *slot, struct mappin
 		demand->is_busy_elsewhere = true;
 		demand->readers[mapping->mapper->id].is_ready = true;
 		count_add(&demand->counters.retries, 1);
-		slot_wait(&demand->slots, slot,
+		fill_wait(demand, slot,
 			  demand->now_ns + min_u64(RETRY_MIN_NS << min_u64(slot->n_tries++, 16),
-						   RETRY_MAX_NS));
+						   RETRY_MAX_NS),
+			  EAGAIN);
 		return false;
 	default:
 		fill_exhausted(demand, slot, page);

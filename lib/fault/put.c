@@ -144,6 +144,7 @@ static void put_resume(struct demand *demand, unsigned int index)
 	put_note(demand, slot, slot->pages);
 	slot->started_ns = demand->now_ns;
 	slot->is_recovered = true;
+	board_fill(demand, slot, BOARD_FILLING, 0);
 	fill_read(demand, slot);
 }
 

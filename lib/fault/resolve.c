@@ -29,6 +29,7 @@ static void fill_later(struct demand *demand, struct mapping *mapping, uint64_t 
 		/* The memory under the file is broken: SIGBUS, as the kernel does where it maps. */
 		if (!memory_is_poisoned(mapping->memory, page)) {
 			count_add(&demand->counters.poisoned_pages, 1);
+			demand_note(demand, FLIGHT_POISONED, mapping->memory, page, 1);
 			demand_tell(demand, UFD_EVENT_POISONED, mapping->memory, page, 1);
 		}
 		(void)memory_add_poisoned(mapping->memory, demand->guest->ledger, page);
@@ -54,6 +55,7 @@ void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page)
 		(void)page_states_move(&memory->states, page, PAGE_REMOVED, PAGE_PRESENT);
 		count_add(&demand->counters.pages_zero, 1);
 		fill_count(demand, CAUSE_DEMAND, 1, memory->page_bytes);
+		demand_note(demand, FLIGHT_FILLED, memory, page, 1);
 		fill_wake_others(demand, memory, one, mapping);
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - demand->fault_ns);
 		return;

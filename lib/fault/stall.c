@@ -39,6 +39,8 @@ static void stall_drop(struct demand *demand, struct stalled *entry)
 
 	count_sub(&entry->memory->n_stalled, 1);
 	*entry = stalls->entries[--stalls->n];
+	board_stall(demand, (unsigned int)(entry - stalls->entries));
+	board_stall(demand, stalls->n);
 }
 
 void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int error)
@@ -64,7 +66,9 @@ void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int 
 					   .since_ns = demand->now_ns,
 					   .delay_ns = STALL_MIN_NS / 2 };
 		count_add(&memory->n_stalled, 1);
+		demand_note(demand, FLIGHT_STALLED, memory, page, error);
 	}
+	entry->error = error;
 	entry->is_asked = false;
 	entry->delay_ns = min_u64(entry->delay_ns * 2, STALL_MAX_NS);
 	entry->retry_at_ns = demand->now_ns + entry->delay_ns;
@@ -73,6 +77,7 @@ void stall_add(struct demand *demand, struct memory *memory, uint64_t page, int 
 			entry->retry_at_ns,
 			clock_add_ns(entry->since_ns, demand->config.deadline_ns));
 	stalls->next_ns = min_u64(stalls->next_ns, entry->retry_at_ns);
+	board_stall(demand, (unsigned int)(entry - stalls->entries));
 }
 
 void stall_forget(struct demand *demand, struct memory *memory, struct page_range pages)
@@ -156,6 +161,7 @@ static void stall_poison(struct demand *demand, struct stalled *entry)
 		stall_put_poison(demand, mapping, page);
 	}
 	count_add(&demand->counters.poisoned_pages, 1);
+	demand_note(demand, FLIGHT_POISONED, memory, page, 1);
 	demand_tell(demand, UFD_EVENT_POISONED, memory, page, 1);
 	stall_drop(demand, entry);
 }
@@ -219,6 +225,7 @@ void stall_run(struct demand *demand)
 			continue;
 		entry->is_asked = true;
 		count_add(&demand->counters.retries, 1);
+		demand_note(demand, FLIGHT_RETRY, entry->memory, entry->page, 0);
 		if (!fill_begin(demand, entry->memory, (struct page_range){ entry->page, 1 },
 				CAUSE_DEMAND)) {
 			entry->is_asked = false;

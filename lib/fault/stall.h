@@ -27,6 +27,7 @@ struct stalled {
 	uint64_t since_ns;
 	uint64_t retry_at_ns;
 	uint64_t delay_ns;
+	int error;	       /* of the last try, positive errno */
 	bool is_asked;	       /* a slot is trying again */
 	bool is_past_deadline; /* told */
 };

@@ -87,6 +87,7 @@ void demand_mapper_gone(struct demand *demand, struct mapper *mapper)
 	if (mapper->is_gone)
 		return;
 	mapper->is_gone = true;
+	demand_note(demand, FLIGHT_MAPPER_GONE, NULL, 0, mapper->pid);
 	demand_tell(demand, UFD_EVENT_MAPPER_ENDED, NULL, 0, mapper->pid);
 	for (uint32_t i = 0; i < demand->n_mappers; i++)
 		any |= !demand->guest->mappers[i].is_gone;

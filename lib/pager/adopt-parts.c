@@ -233,7 +233,7 @@ static const char *check_source(struct adoption *adoption, uint32_t id, int fd)
 	}
 	adoption->refused = 0;
 	if (instead)
-		adoption->refused = r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : -ESTALE;
+		adoption->refused = r < 0 && r != -EBADF && r != -EINVAL ? r : -ESTALE;
 	free(kept.spec);
 	return instead;
 }
