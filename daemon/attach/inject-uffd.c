@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "attach/inject-visit.h"
@@ -57,7 +58,10 @@ static int read_scratch(struct visit *visit, uint64_t scratch, struct scratch *r
 	return visit_fail(visit, INJECT_FAILED, errno, SYS_pread64);
 }
 
-/* Where the target's recvmsg() will put what it receives. */
+/*
+ * Where the target's recvmsg() will put what it receives. Not by /proc/PID/mem, which only the
+ * target's own user may open for writing.
+ */
 static int write_scratch(struct visit *visit, uint64_t scratch)
 {
 	const struct scratch content = {
@@ -72,10 +76,12 @@ static int write_scratch(struct visit *visit, uint64_t scratch)
 			.msg_controllen = sizeof(content.control),
 		},
 	};
+	const struct iovec from = { (void *)&content, sizeof(content) };
+	const struct iovec to = { (void *)scratch, sizeof(content) };
 
-	if (pwrite(visit->mem_fd, &content, sizeof(content), scratch) == sizeof(content))
+	if (process_vm_writev(visit->target->pid, &from, 1, &to, 1, 0) == sizeof(content))
 		return 0;
-	return visit_fail(visit, INJECT_FAILED, errno, SYS_pwrite64);
+	return visit_fail(visit, INJECT_FAILED, errno, SYS_process_vm_writev);
 }
 
 /* Puts the fd into the socket whose other end the target reads. */

@@ -217,7 +217,7 @@ int visit_begin(struct visit *visit, const struct inject_target *target, struct 
 	r = await_no_tracer(target);
 	if (r != 0)
 		return fail_with(visit, r);
-	visit->mem_fd = openat(target->proc_fd, "mem", O_RDWR | O_CLOEXEC);
+	visit->mem_fd = openat(target->proc_fd, "mem", O_RDONLY | O_CLOEXEC);
 	if (visit->mem_fd < 0)
 		return visit_fail(
 			visit, errno == EACCES || errno == EPERM ? INJECT_FORBIDDEN : INJECT_FAILED,

@@ -26,7 +26,7 @@ struct visit {
 	struct tracee tracee;	    /* the one that stopped */
 	struct tracee seized[VISIT_MAX_THREADS];
 	size_t n_seized;
-	int mem_fd; /* owned; /proc/PID/mem */
+	int mem_fd; /* owned; /proc/PID/mem, to read */
 	bool is_stopped;
 };
 
