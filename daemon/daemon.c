@@ -146,7 +146,7 @@ int daemon_load_config(const struct daemon_options *options, struct config *ret)
 		if (user_folder("XDG_CONFIG_HOME", ".config", "ufd/ufdd.conf", path, sizeof(path)) <
 		    0)
 			path[0] = '\0';
-		user_folder("XDG_STATE_HOME", ".local/state", "ufd", config.state_dir,
+		user_folder("XDG_RUNTIME_DIR", NULL, "ufd/state", config.state_dir,
 			    sizeof(config.state_dir));
 	}
 	if (options->config_path) {
@@ -251,9 +251,14 @@ static void on_status(evutil_socket_t fd, short what, void *userdata)
 
 static int open_store(struct daemon *daemon)
 {
+	const struct daemon_options *options = daemon->options;
 	const char *path = daemon->config.state_dir;
 	int r = keeping_new(&daemon->keeping, daemon->registry, path);
 
+	if (r == -EMEDIUMTYPE && options->is_user && !options->state_dir) {
+		log_warning(LOG_FIELDS(), "%s is not on a tmpfs: guests do not outlive ufdd", path);
+		r = keeping_new(&daemon->keeping, daemon->registry, NULL);
+	}
 	switch (r) {
 	case 0:
 		return 0;

@@ -52,7 +52,7 @@ static _Noreturn void become(const char *path, const char *socket, const char *f
 	fd = open(log, O_CREAT | O_WRONLY | O_TRUNC, 0600);
 	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
 		die("cannot write %s", log);
-	execl(path, path, "--socket", socket, "--config", settings, "--state-dir", folder, NULL);
+	execl(path, path, "--socket", socket, "--config", settings, NULL);
 	die("cannot run %s", path);
 }
 

@@ -60,7 +60,7 @@ needed=$(readelf -d "$libraries/libufd.so" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p
 [ "$needed" = libjansson.so.4 ] || fail "libufd needs: $needed"
 
 export UFD_SOCKET="$scratch/socket"
-"$ufdd_program" --socket "$UFD_SOCKET" --state-dir "$scratch" >"$scratch/ufdd.log" 2>&1 &
+"$ufdd_program" --socket "$UFD_SOCKET" >"$scratch/ufdd.log" 2>&1 &
 ufdd=$!
 tries=0
 while [ ! -S "$UFD_SOCKET" ]; do

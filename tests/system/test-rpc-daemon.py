@@ -153,13 +153,21 @@ def sockets():
 
 
 def user_instance():
-    runtime = os.path.join(folder, "run")
+    runtime = tempfile.mkdtemp(dir="/dev/shm")
     os.makedirs(runtime + "/ufd")
-    daemon = Daemon("--user", XDG_RUNTIME_DIR=runtime, XDG_CONFIG_HOME=folder + "/config",
-                    XDG_STATE_HOME=folder)
+    daemon = Daemon("--user", XDG_RUNTIME_DIR=runtime, XDG_CONFIG_HOME=folder + "/config")
     check("--user listens in $XDG_RUNTIME_DIR", ask(runtime + "/ufd/io.ufd.manager") is not None)
     daemon.stop()
-    check("--user keeps state in $XDG_STATE_HOME", os.path.isdir(folder + "/ufd"))
+    check("--user keeps state in $XDG_RUNTIME_DIR", os.path.isdir(runtime + "/ufd/state"))
+    subprocess.run(["rm", "-r", runtime], check=True)
+    runtime = os.path.join(folder, "run")
+    os.makedirs(runtime + "/ufd")
+    daemon = Daemon("--user", XDG_RUNTIME_DIR=runtime, XDG_CONFIG_HOME=folder + "/config")
+    _, errors = daemon.stop()
+    check("on a disk it goes without, and says so", "is not on a tmpfs" in errors, errors)
+    ran = run("--socket", path, "--state-dir", folder)
+    check("a state directory that was asked for must be on a tmpfs", ran.returncode == 1
+          and "is not on a tmpfs" in ran.stderr, ran.stderr)
     environment = {k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"}
     ran = run("--user", "--check", env=environment)
     check("without $XDG_RUNTIME_DIR it says what it needs", ran.returncode == 1
