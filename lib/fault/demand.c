@@ -276,6 +276,10 @@ static bool demand_drain(struct demand *demand)
 
 static void demand_place(const struct demand *demand)
 {
+	pthread_attr_t attributes;
+	size_t n_bytes;
+	void *stack;
+
 	if (demand->config.cpu >= 0) {
 		cpu_set_t cpus;
 
@@ -286,6 +290,11 @@ static void demand_place(const struct demand *demand)
 	if (demand->config.nice)
 		(void)setpriority(PRIO_PROCESS, 0, demand->config.nice); /* of this thread */
 	(void)pthread_setname_np(pthread_self(), "ufd-demand");
+	if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+		if (pthread_attr_getstack(&attributes, &stack, &n_bytes) == 0)
+			(void)mlock2(stack, n_bytes, MLOCK_ONFAULT);
+		pthread_attr_destroy(&attributes);
+	}
 }
 
 static void *demand_main(void *userdata)
@@ -324,6 +333,19 @@ static void *demand_main(void *userdata)
 	return NULL;
 }
 
+/* Pages of its own: they are locked, as far as RLIMIT_MEMLOCK allows. */
+static int demand_alloc(struct demand **ret)
+{
+	void *pages = mmap(NULL, sizeof(struct demand), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (pages == MAP_FAILED)
+		return -errno;
+	(void)mlock2(pages, sizeof(struct demand), MLOCK_ONFAULT);
+	*ret = pages;
+	return 0;
+}
+
 int demand_new(struct demand **ret, struct guest *guest, const struct demand_config *config)
 {
 	_cleanup_(demand_freep) struct demand *demand = NULL;
@@ -331,9 +353,9 @@ int demand_new(struct demand **ret, struct guest *guest, const struct demand_con
 	void *zeros;
 	int r;
 
-	demand = calloc(1, sizeof(*demand));
-	if (!demand)
-		return -ENOMEM;
+	r = demand_alloc(&demand);
+	if (r < 0)
+		return r;
 	demand->command_fd = -EBADF;
 	demand->guest = guest;
 	demand->board = ledger_board(guest->ledger);
@@ -397,7 +419,7 @@ struct demand *demand_free(struct demand *demand)
 		munmap((void *)demand->zeros, ZEROS_BYTES);
 	closep(&demand->command_fd);
 	pthread_mutex_destroy(&demand->command_lock);
-	free(demand);
+	munmap(demand, sizeof(*demand));
 	return NULL;
 }
 

@@ -83,6 +83,9 @@ static int map(const struct ledger *ledger, uint64_t offset, uint64_t length_byt
 
 	/* best effort: a kernel without core dumps refuses it */
 	(void)madvise(start, length_bytes, MADV_DONTDUMP);
+	/* the fault path stores into it: as far as RLIMIT_MEMLOCK allows it stays in memory */
+	if (!ledger->is_readonly)
+		(void)mlock2(start, length_bytes, MLOCK_ONFAULT);
 	*ret = start;
 	return 0;
 }

@@ -146,6 +146,11 @@ int keep_read_source(const struct ledger *ledger, uint32_t id, struct kept_sourc
 /* The memory's records and states go: it is mapped nowhere. */
 void keep_drop_memory(struct ledger *ledger, const struct memory *memory);
 
+/* ---- residence.c ---- */
+
+/* The code of this process stays in memory, as it is touched. */
+void residence_lock_code(void);
+
 /* ---- stats.c ---- */
 
 /* Copy as much of one of ours as the caller's struct has. Return: 0, -EINVAL (its size). */

@@ -44,6 +44,7 @@ EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *gi
 		r = memcg_find_tree(&pager->groups);
 	if (r == 0)
 		r = bulk_start(pager);
+	residence_lock_code();
 	if (r < 0) {
 		ufd_pager_free(pager);
 		return r;
