@@ -270,6 +270,8 @@ static int adopt_registration(struct adoption *adoption, struct candidate *candi
 				    .message_id = LOG_ID_DROPPED),
 			 "a guest that was %s is taken down", was_started ? "leaving" : "arriving");
 		adoption->counts->n_dropped++;
+		registration->paging.is_to_be_left = !was_started &&
+						     paging_may_run_already(&registration->paging);
 		registration_retire(registration, "dropped", NULL, NULL);
 		return 0;
 	}

@@ -96,7 +96,9 @@ int arrival_begin(struct paging *paging, const struct plan *plan, const struct p
 		r = start(paging, refusal);
 		paging_unlock(paging);
 	}
-	if (r < 0)
+	if (r < 0) {
+		paging->is_to_be_left = paging_may_run_already(paging);
 		paging_take_down(paging);
+	}
 	return r;
 }

@@ -270,6 +270,12 @@ static void let_go(struct paging *paging, struct process_attachment *attachment)
 	process_attachment_done(attachment);
 }
 
+bool paging_may_run_already(const struct paging *paging)
+{
+	return paging->settings.populated == UFD_POPULATED_KEEP && paging->n_mappers > 0 &&
+	       paging->mappers[0].attachment.uffd < 0;
+}
+
 void paging_take_down(struct paging *paging)
 {
 	const struct paging_keeper *keeper = paging->engine->keeper;
@@ -283,7 +289,8 @@ void paging_take_down(struct paging *paging)
 		if (keeper)
 			keeper->leave(paging->engine->keeper_data, paging);
 	}
-	paging->guest = ufd_pager_guest_free(paging->guest);
+	paging->guest = paging->is_to_be_left ? ufd_pager_guest_leave(paging->guest)
+					      : ufd_pager_guest_free(paging->guest);
 	mappers = TAKE_PTR(paging->mappers);
 	n_mappers = paging->n_mappers;
 	paging->n_mappers = 0;

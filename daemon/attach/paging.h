@@ -80,6 +80,7 @@ struct paging {
 	size_t n_mappers;
 	struct process_attachment arriving; /* owned; of a process that is no mapper yet */
 	_Atomic bool has_duplicates;	    /* all mappers have; any thread may look */
+	bool is_to_be_left;		    /* see paging_take_down(); fixed before */
 };
 
 void paging_init(struct paging *paging, struct paging_engine *engine, const char *name,
@@ -131,7 +132,14 @@ int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts 
 int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job *job);
 
 /*
- * Free the engine's guest, then let its processes go.
+ * May it be that its processes run already, while it does not serve? One of populated=keep ran before:
+ * the process holds the userfaultfd, and threads may wait where the kernel has the ranges registered. To
+ * unregister would show them zeros. What does not come is left as it is, for the next attempt.
+ */
+bool paging_may_run_already(const struct paging *paging);
+
+/*
+ * Free the engine's guest (or leave it, if it is to be left), then let its processes go.
  * Context: job, without the lock; blocks, for seconds if a process must be traced.
  */
 void paging_take_down(struct paging *paging);

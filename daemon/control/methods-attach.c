@@ -101,8 +101,15 @@ static void hand_over_done(void *data, bool is_kept)
 {
 	struct hand_over *work = data;
 
-	if (work->is_new && !is_kept)
-		registration_abandon(work->registration);
+	struct registration *registration = work->registration;
+
+	/* Too late for the call, but it serves by now: who runs already is not let go, and finds it. */
+	if (work->is_new && !is_kept && registration->paging.guest &&
+	    paging_may_run_already(&registration->paging))
+		registration_commit(registration, work->mapper.pid, work->mapper.pidfd,
+				    work->owner);
+	else if (work->is_new && !is_kept)
+		registration_abandon(registration);
 	hand_over_free(work);
 }
 

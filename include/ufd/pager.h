@@ -297,7 +297,9 @@ int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
  * @offset:  in the memory
  *
  * Registers the range; with the memory's first mapping of an offset, absence is proved there as
- * the guest's option populated says. Faults raised meanwhile wait. Blocks.
+ * the guest's option populated says. Faults raised meanwhile wait. After an error the range is not
+ * registered; but with UFD_POPULATED_KEEP it may be before the start, for a process that ran with it
+ * before has threads that wait there. Blocks.
  * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping, or shows pages of an
  *	   anonymous or private memory that another one shows already), -EBUSY (another
  *	   userfaultfd is registered there), -EPERM (this mapping cannot be registered), -ESRCH,

@@ -375,7 +375,9 @@ static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, ui
 	if (r == 0)
 		r = mapping_record(paged, mapping, MAPPING_OPEN);
 	if (r < 0) {
-		paged_unregister(mapping);
+		/* who ran before waits there, and would read zeros */
+		if (paged_demand(paged) || paged->opts.populated != UFD_POPULATED_KEEP)
+			paged_unregister(mapping);
 		mapping_forget(paged, mapping);
 		return r;
 	}
