@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "kernel/proc-maps.h"
+#include "kernel/uffd.h"
 #include "test-client.h"
 
 START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
@@ -32,26 +33,65 @@ START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
 }
 END_TEST
 
+#define N_REGIONS 1000
+
+/* A connection that takes few bytes at a time. */
+static int connect_narrowly(const struct scene *scene)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), least = 1;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", scene->socket);
+	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof(least)), 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* A client without a path. */
+static void be_handed_a_connection(struct scene *scene)
+{
+	int fd = connect_narrowly(scene);
+	UFD_OPTS(ufd_client_opts, opts, .guest = "g", .connection = fd, .on_event = on_event,
+		 .userdata = scene, .background = UFD_CLIENT_OFF,
+		 .flags = geteuid() == 0 ? 0 : UFD_CLIENT_USER_MODE);
+
+	ufd_client_free(scene->client);
+	ck_assert_int_eq(ufd_client_new(&scene->client, &opts, NULL), 0);
+	close(fd);
+}
+
+static bool is_stranded(void *argument)
+{
+	return strchr(((struct scene *)argument)->heard, 'S') != NULL;
+}
+
 START_TEST(a_hand_over_bigger_than_the_sockets_buffer_arrives)
 {
 	_cleanup_(ram_done) struct ram ram = map_ram(ANON);
 	_cleanup_(scene_done) struct scene scene;
+	int fd;
 
 	scene_init(&scene);
+	be_handed_a_connection(&scene);
 	UFD_OPTS(ufd_client_memory_opts, first, .source = "file:", .source_fd = scene.image,
 		 .name = "a-name-that-is-long-so-that-many-regions-make-a-big-message",
 		 .address = ram.bytes, .length = BLOCK);
 	EXPECT_OK(&scene, ufd_client_add_memory(scene.client, &first));
-	for (uint64_t i = 1; i < N_BLOCKS; i++) {
+	for (uint64_t i = 1; i < N_REGIONS; i++) {
 		UFD_OPTS(ufd_client_region_opts, next, .memory = first.name, .length = BLOCK,
 			 .address = ram.bytes + i * BLOCK, .offset = i * BLOCK);
 		EXPECT_OK(&scene, ufd_client_add_region(scene.client, &next));
 	}
 	EXPECT_OK(&scene, ufd_client_attach(scene.client));
 	kill_ufdd(&scene);
+	loop_until(&scene, is_stranded, &scene);
 	start_ufdd(&scene);
+	fd = connect_narrowly(&scene);
+	EXPECT_OK(&scene, ufd_client_reconnect(scene.client, fd));
+	close(fd);
 	loop_until(&scene, is_back, &scene);
-	expect_all(&ram);
+	for (uint64_t i = 0; i < N_REGIONS; i++)
+		expect_block(&ram, i, 0);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 }
 END_TEST
@@ -168,6 +208,58 @@ START_TEST(without_remove_events_a_discard_waits_for_nobody)
 }
 END_TEST
 
+static bool has_been_refused(void *argument)
+{
+	return strchr(((struct scene *)argument)->heard, 'X') != NULL;
+}
+
+static void *run_reader(void *argument)
+{
+	const struct ram *ram = argument;
+
+	return (void *)(uintptr_t)pattern_is_right(ram->bytes + 5 * BLOCK, SEED, 5, 0);
+}
+
+/* A part of it is registered by then; to unregister that would show zeros to whoever waits there. */
+START_TEST(a_hand_over_that_is_refused_half_way_lets_go_of_nothing)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+	_cleanup_(closep) int other = -EBADF;
+	void *spare, *is_right = NULL;
+	pthread_t reader;
+
+	scene_init(&scene);
+	describe(&scene, &ram, "ram", "file:");
+	spare = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	UFD_OPTS(ufd_client_memory_opts, opts, .name = "spare", .source = "zero", .address = spare,
+		 .length = LENGTH);
+	EXPECT_OK(&scene, ufd_client_add_memory(scene.client, &opts));
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	kill_ufdd(&scene);
+	ck_assert_int_eq(pthread_create(&reader, NULL, run_reader, &ram), 0);
+
+	/* Somebody else's by now. */
+	ck_assert_ptr_eq(mmap(spare, LENGTH, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+			 spare);
+	ck_assert_int_eq(uffd_open(&other, UFFD_WAY_USER_MODE, 0), 0);
+	ck_assert_int_eq(uffd_register(other, (struct hva_range){ { (uintptr_t)spare }, LENGTH },
+				       UFFD_MODE_MISSING, NULL),
+			 0);
+	start_ufdd(&scene);
+	loop_until(&scene, has_been_refused, &scene);
+
+	close(TAKE_FD(other));
+	loop_until(&scene, is_back, &scene);
+	pthread_join(reader, &is_right);
+	ck_assert_ptr_nonnull(is_right);
+	expect_all(&ram);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
+	munmap(spare, LENGTH);
+}
+END_TEST
+
 static bool is_unregistered(void *argument)
 {
 	const struct ram *ram = argument;
@@ -216,6 +308,7 @@ int main(void)
 			UNIT(without_remove_events_a_discard_waits_for_nobody),
 			UNIT(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next),
 			UNIT_TABLE(a_complete_memory_outlives_the_daemon_with_its_holes, kinds),
+			UNIT_TABLE(a_hand_over_that_is_refused_half_way_lets_go_of_nothing, kinds),
 			{},
 		});
 }

@@ -36,7 +36,8 @@ struct scene {
 	char folder[64];
 	char socket[96];
 	pid_t ufdd;
-	int image; /* what the guest's memory was saved to */
+	bool has_state; /* it keeps what a next one needs, in the folder */
+	int image;	/* what the guest's memory was saved to */
 	struct ufd_client *client;
 	char heard[64];
 };
@@ -82,8 +83,8 @@ static inline void start_ufdd(struct scene *scene)
 			_exit(1);
 		dup2(fd, STDOUT_FILENO);
 		dup2(fd, STDERR_FILENO);
-		execl(program, "ufdd", "--socket", scene->socket, "--state-dir", scene->folder,
-		      NULL);
+		execl(program, "ufdd", "--socket", scene->socket,
+		      scene->has_state ? "--state-dir" : NULL, scene->folder, NULL);
 		_exit(127);
 	}
 	while (!can_connect(scene->socket)) {
@@ -130,7 +131,7 @@ static inline void scene_init_flags(struct scene *scene, uint32_t flags)
 	const char *error = "";
 	int r;
 
-	*scene = (struct scene){ .folder = "/tmp/ufd-test-client.XXXXXX" };
+	*scene = (struct scene){ .folder = "/dev/shm/ufd-test-client.XXXXXX" };
 	ck_assert_ptr_nonnull(mkdtemp(scene->folder));
 	snprintf(scene->socket, sizeof(scene->socket), "%s/socket", scene->folder);
 	scene->image = make_image();
