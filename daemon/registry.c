@@ -159,17 +159,22 @@ static void on_engine(evutil_socket_t fd, short what, void *userdata)
 	event_add(registry->engine_event, NULL);
 }
 
-/* The name is free again; the registry's reference goes. */
-static void registration_remove(struct registration *registration)
+void registration_arrived(struct registration *registration)
 {
 	struct registry_waiter *waiter;
 
-	LIST_REMOVE(registration, registration_link);
-	registration->registry->n_registrations--;
 	while ((waiter = LIST_FIRST(&registration->waiter_list))) {
 		registry_waiter_cancel(waiter);
 		waiter->on_free(waiter);
 	}
+}
+
+/* The name is free again; the registry's reference goes. */
+static void registration_remove(struct registration *registration)
+{
+	LIST_REMOVE(registration, registration_link);
+	registration->registry->n_registrations--;
+	registration_arrived(registration);
 	registration_unref(registration);
 }
 
@@ -314,7 +319,8 @@ bool registry_wait(struct registry *registry, const char *name, struct registry_
 {
 	struct registration *registration = find_any(registry, name);
 
-	if (!registration || registration->state == REGISTRATION_ARRIVING)
+	if (!registration ||
+	    (registration->state == REGISTRATION_ARRIVING) != waiter->is_for_arrival)
 		return false;
 	if (registration->state == REGISTRATION_SERVING && registration->pidfd >= 0 &&
 	    pidfd_is_alive(registration->pidfd))

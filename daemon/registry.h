@@ -33,6 +33,7 @@ enum registration_state {
 struct registry_waiter {
 	LIST_ENTRY(registry_waiter) waiter_link;
 	bool is_waiting;
+	bool is_for_arrival; /* wants the guest, not its name */
 	void (*on_free)(struct registry_waiter *waiter);
 };
 
@@ -102,10 +103,11 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 		    const struct settings *settings, struct registration **ret);
 
 /**
- * registry_wait() - be called when a name is free again
+ * registry_wait() - be called when a name is free again, or its guest has arrived (or has not)
  *
  * Only a guest that is leaving, or whose first process has ended without anybody having noticed
- * yet, is worth waiting for. Return: false if there is nothing to wait for; then nothing happens.
+ * yet, is worth waiting for; for its arrival only one that is arriving.
+ * Return: false if there is nothing to wait for; then nothing happens.
  */
 bool registry_wait(struct registry *registry, const char *name, struct registry_waiter *waiter);
 void registry_waiter_cancel(struct registry_waiter *waiter);
@@ -124,6 +126,9 @@ struct paging_engine *registry_engine(struct registry *registry);
 
 /* The job has filled the third group in: it serves from now on. @pidfd is borrowed. */
 void registration_commit(struct registration *registration, pid_t pid, int pidfd, uid_t owner);
+
+/* Those who wait for its arrival go on. After the reply to whoever brought it. */
+void registration_arrived(struct registration *registration);
 
 /* It does not come after all: what the job has done, if anything, is undone, and the name freed. */
 void registration_abandon(struct registration *registration);

@@ -51,7 +51,7 @@ static int refuse_existing(const char *name, struct refusal *refusal)
 			   "guest `%s` exists already", name);
 }
 
-/* ---- names that are about to be free ---- */
+/* ---- names that are about to be free, and guests about to be there ---- */
 
 struct latecomer {
 	struct registry_waiter waiter;
@@ -90,13 +90,18 @@ static void on_patience_ends(evutil_socket_t fd, short what, void *userdata)
 	const json_t *parameters = latecomer->call->parameters;
 	const char *name = json_string_value(json_object_get(parameters, "name"));
 
-	refuse_existing(name ? name : "", &refusal);
+	if (latecomer->waiter.is_for_arrival)
+		refusal_set_errno(&refusal, -EBUSY, "guest `%s` is being attached; try again",
+				  name ? name : "");
+	else
+		refuse_existing(name ? name : "", &refusal);
 	call_refuse(latecomer->call, &refusal);
 	latecomer_free(latecomer);
 }
 
 /* Return: true if the method will run again. */
-static bool arrive_later(struct control *control, struct call *call, const char *name)
+static bool run_later(struct control *control, struct call *call, const char *name,
+		      bool is_for_arrival)
 {
 	const struct timeval patience = { .tv_sec = PATIENCE_SECONDS };
 	struct latecomer *latecomer = calloc(1, sizeof(*latecomer));
@@ -106,6 +111,7 @@ static bool arrive_later(struct control *control, struct call *call, const char 
 	latecomer->control = control;
 	latecomer->call = call_ref(call);
 	latecomer->waiter.on_free = on_name_free;
+	latecomer->waiter.is_for_arrival = is_for_arrival;
 	latecomer->timer = evtimer_new(control->base, on_patience_ends, latecomer);
 	if (latecomer->timer && evtimer_add(latecomer->timer, &patience) == 0 &&
 	    registry_wait(control->registry, name, &latecomer->waiter)) {
@@ -114,6 +120,11 @@ static bool arrive_later(struct control *control, struct call *call, const char 
 	}
 	latecomer_free(latecomer);
 	return false;
+}
+
+bool arrive_await(struct control *control, struct call *call, const char *name)
+{
+	return run_later(control, call, name, true);
 }
 
 int arrive_register(struct control *control, struct call *call, const char *name,
@@ -129,7 +140,7 @@ int arrive_register(struct control *control, struct call *call, const char *name
 	if (r < 0)
 		return r;
 	r = registry_arrive(control->registry, name, call->peer.uid, settings, ret);
-	if (r == -EEXIST && arrive_later(control, call, name))
+	if (r == -EEXIST && run_later(control, call, name, false))
 		return 1;
 	if (r == -EEXIST)
 		return refuse_existing(name, refusal);
@@ -148,6 +159,7 @@ void arrive_reply(struct registration *registration, pid_t pid, int pidfd, uid_t
 	registration_commit(registration, pid, pidfd, owner);
 	if (registration->shown) {
 		call_reply(call, json_pack("{s:o}", "guest", guest_json(registration)));
+		registration_arrived(registration);
 		return;
 	}
 	refusal_set(&refusal, "io.ufd.guest.CannotAttach", json_pack("{s:i}", "pid", pid),

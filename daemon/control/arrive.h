@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "base/units.h"
@@ -32,6 +33,12 @@ int arrive_settings(struct control *control, struct call *call, struct settings 
 int arrive_register(struct control *control, struct call *call, const char *name,
 		    const struct settings *settings, struct registration **ret,
 		    struct refusal *refusal);
+
+/*
+ * A call for a guest that is just arriving waits: it was brought by somebody who did not wait for the
+ * answer, perhaps the caller himself. Return: true if the method will run again.
+ */
+bool arrive_await(struct control *control, struct call *call, const char *name);
 
 /* It serves: reply with `guest`. */
 void arrive_reply(struct registration *registration, pid_t pid, int pidfd, uid_t owner,

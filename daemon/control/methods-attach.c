@@ -97,6 +97,12 @@ static void hand_over_reply(void *data, struct call *call)
 	arrive_reply(work->registration, work->mapper.pid, work->mapper.pidfd, work->owner, call);
 }
 
+static void commit_late(struct hand_over *work)
+{
+	registration_commit(work->registration, work->mapper.pid, work->mapper.pidfd, work->owner);
+	registration_arrived(work->registration);
+}
+
 static void hand_over_done(void *data, bool is_kept)
 {
 	struct hand_over *work = data;
@@ -106,8 +112,7 @@ static void hand_over_done(void *data, bool is_kept)
 	/* Too late for the call, but it serves by now: who runs already is not let go, and finds it. */
 	if (work->is_new && !is_kept && registration->paging.guest &&
 	    paging_may_run_already(&registration->paging))
-		registration_commit(registration, work->mapper.pid, work->mapper.pidfd,
-				    work->owner);
+		commit_late(work);
 	else if (work->is_new && !is_kept)
 		registration_abandon(registration);
 	hand_over_free(work);

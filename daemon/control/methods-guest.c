@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "control/arrive.h"
 #include "control/call-job.h"
 #include "control/control.h"
 #include "control/guest-json.h"
@@ -175,7 +176,7 @@ static int show(struct control *control, struct call *call, struct refusal *refu
 	struct registration *registration = registry_find(control->registry, name);
 
 	if (!registration)
-		return refuse_no_guest(name, refusal);
+		return arrive_await(control, call, name) ? 0 : refuse_no_guest(name, refusal);
 	return question_start(control, call, registration,
 			      &(struct question){ .ask = show_ask, .answer = show_answer },
 			      refusal);
@@ -401,13 +402,14 @@ static int detach(struct control *control, struct call *call, struct refusal *re
 		.reply = detach_reply,
 		.done = detach_done,
 	};
+	const char *name = json_string_value(json_object_get(call->parameters, "name"));
 	struct registration *registration;
 	struct detach *detach;
 	int r;
 
 	r = guest_of_call(control, call, &registration, refusal);
 	if (r < 0)
-		return r;
+		return arrive_await(control, call, name) ? 0 : r;
 	if (json_is_false(json_object_get(call->parameters, "populate")))
 		return detach_at_once(registration, call, refusal);
 	detach = calloc(1, sizeof(*detach));

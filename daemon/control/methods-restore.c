@@ -208,7 +208,9 @@ static void restore_done(void *data, bool is_kept)
 {
 	struct restore *restore = data;
 
-	if (!is_kept)
+	if (is_kept)
+		registration_arrived(restore->registration);
+	else
 		registration_abandon(restore->registration);
 	restore_free(restore);
 }

@@ -154,6 +154,11 @@ int ufd_client_detach(struct ufd_client *client, const struct ufd_client_detach_
 	}
 	r = client_call(client, "cannot detach", "io.ufd.guest.Detach", &request, deadline_ns,
 			NULL);
+	/* It was attached after all, and its pages exist. */
+	if (r == 0 && client->is_uncertain) {
+		client->is_again = true;
+		memories_set_handed_over(&client->memories);
+	}
 	/* The daemon has ended the guest by itself, or never had it. */
 	if (r == 0 || (r == -ENOENT && client->connection.varlink)) {
 		set_detached(client);
