@@ -87,7 +87,7 @@ static int find_process(const struct recorded_mapper *recorded, int *ret_fd)
 	r = pidfd_start_ticks(recorded->pid, &ticks);
 	if (r < 0 && r != -ESRCH)
 		return r;
-	if (r == 0 && ticks == recorded->start_ticks)
+	if (r == 0 && ticks == recorded->start_ticks && pidfd_is_alive(fd))
 		*ret_fd = TAKE_FD(fd);
 	return 0;
 }
