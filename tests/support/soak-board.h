@@ -55,8 +55,9 @@ struct soak_guest {
 	_Atomic uint64_t n_wrong;
 	_Atomic uint64_t n_discarded;
 	_Atomic uint64_t n_written;
-	_Atomic uint64_t n_resumed;    /* the daemon came back and knew the guest */
-	_Atomic uint64_t n_reattached; /* it did not: the client handed the guest over anew */
+	_Atomic uint64_t n_resumed; /* the daemon came back and knew the guest */
+	_Atomic uint64_t
+		n_reattached; /* it did not, while the guest ran: it was handed over anew */
 	struct soak_thread threads[SOAK_N_THREADS];
 };
 

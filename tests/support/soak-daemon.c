@@ -25,7 +25,10 @@ static _Noreturn void give_up(const char *what)
 	exit(2);
 }
 
-/* ufdd itself, and not its helper or the manager's child that is about to become ufdd. */
+/*
+ * ufdd itself, and not the manager's child that is about to become it, nor its own one that is about
+ * to become its helper: that one is in its session, and may outlive it.
+ */
 static bool is_daemon(pid_t pid)
 {
 	char path[64], program[4096];
@@ -38,7 +41,7 @@ static bool is_daemon(pid_t pid)
 		return false;
 	program[n] = '\0';
 	name = strrchr(program, '/');
-	return name && (!strcmp(name, "/ufdd") || !strcmp(name, "/ufdd-break-wake"));
+	return name && !strcmp(name, "/ufdd") && getsid(pid) == pid;
 }
 
 static pid_t find_in_group(const char *group)

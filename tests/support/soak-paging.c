@@ -19,7 +19,7 @@ static void on_event(struct ufd_client *client, uint32_t event, void *userdata)
 
 	if (event == UFD_CLIENT_RESUMED)
 		atomic_fetch_add(&paging->board->n_resumed, 1);
-	else if (event == UFD_CLIENT_REATTACHED)
+	else if (event == UFD_CLIENT_REATTACHED && paging->board->phase == SOAK_RUNNING)
 		atomic_fetch_add(&paging->board->n_reattached, 1);
 	else if (event == UFD_CLIENT_REFUSED)
 		fprintf(stderr, "soak-guest %d: refused: %s\n", getpid(), ufd_client_error(client));
