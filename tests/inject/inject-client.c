@@ -231,6 +231,18 @@ static void discard(struct play *play, unsigned int i, unsigned int first, unsig
 	touch(play, &what);
 }
 
+/* By another way than the mapping. */
+static void write_to_file(struct play *play, unsigned int i, unsigned int page)
+{
+	struct ram *ram = &play->rams[i];
+	char block[PAGE];
+
+	ram->generations[page] = 1;
+	pattern_write(block, seed_of(play, ram), page, 1);
+	if (pwrite(ram->memfd, block, PAGE, (off_t)page * PAGE) != PAGE)
+		rounds_fail("no room");
+}
+
 static void make_client(struct play *play)
 {
 	UFD_OPTS(ufd_client_opts, opts, .guest = "g", .socket_path = play->ufdd.socket,
@@ -283,6 +295,7 @@ static void use(struct play *play)
 	check(play, 1, 0, 4);
 	discard(play, 0, 15, 4);
 	discard(play, 1, 2, 3);
+	write_to_file(play, 0, 0);
 	STEADY(play, ufd_client_note_write(play->client, play->rams[0].name, 0, PAGE), 0);
 	/* one that comes while it runs; not touched before it is there */
 	for (int i = 0; said(play, "add", LOUD(add_memory(play, 2))) < 0; i++) {
@@ -310,11 +323,12 @@ static void lose(struct play *play)
 	check(play, 1, 0, N_PAGES);
 }
 
-static void play_all(struct board *board, int board_fd, const struct board_plan *plan)
+static void play_all(struct board *board, const struct board_plan *plan, bool forgets)
 {
 	struct play play = { .image = memfd_create("image", MFD_CLOEXEC) };
 
 	ufdd_init(&play.ufdd);
+	play.ufdd.forgets = forgets;
 	if (!ufdd_start(&play.ufdd, NULL))
 		rounds_fail("ufdd does not start");
 	make_ram(&play, 0, "shmem", false);
@@ -346,12 +360,25 @@ static void play_all(struct board *board, int board_fd, const struct board_plan 
 	close(play.image);
 }
 
+static void play_adopted(struct board *board, int board_fd, const struct board_plan *plan)
+{
+	play_all(board, plan, false);
+}
+
+static void play_forgotten(struct board *board, int board_fd, const struct board_plan *plan)
+{
+	play_all(board, plan, true);
+}
+
 int main(int argc, char **argv)
 {
-	struct scenario scenarios[] = { { "client", play_all }, {} };
+	struct scenario scenarios[] = { { "client", play_adopted },
+					{ "client of a daemon that forgets", play_forgotten },
+					{} };
 
 	json_set_alloc_funcs(__wrap_malloc, __wrap_free);
 	if (!features_get()->may_syscall && !features_get()->may_device)
-		scenarios[0].skip_reason = "no userfaultfd for faults of the kernel";
+		scenarios[0].skip_reason = scenarios[1].skip_reason =
+			"no userfaultfd for faults of the kernel";
 	return rounds_run(scenarios, NULL, argc, argv);
 }

@@ -69,7 +69,8 @@ static _Noreturn void become(const struct ufdd *ufdd, const struct ufdd_twin *tw
 		fcntl(twin->board_fd, F_SETFD, 0);
 		setenv("UFD_INJECT", order, 1);
 	}
-	execl(program, "ufdd", "--socket", ufdd->socket, "--state-dir", ufdd->folder, NULL);
+	execl(program, "ufdd", "--socket", ufdd->socket, ufdd->forgets ? NULL : "--state-dir",
+	      ufdd->folder, NULL);
 	_exit(127);
 }
 

@@ -12,7 +12,8 @@
 struct ufdd {
 	char folder[64];
 	char socket[96];
-	pid_t pid; /* 0: not running */
+	bool forgets; /* what it knew when it dies */
+	pid_t pid;    /* 0: not running */
 	int pidfd;
 };
 
