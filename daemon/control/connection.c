@@ -214,8 +214,8 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata)
 static int connection_queue(struct connection *connection, const json_t *message, int *fd)
 {
 	uint64_t start = connection->n_sent + evbuffer_get_length(connection->backlog);
-	_cleanup_(freep) struct waiting_fd *waiting = NULL;
 	_cleanup_(freep) char *bytes = NULL;
+	struct waiting_fd *waiting;
 	size_t n_bytes;
 	int r;
 
@@ -234,7 +234,7 @@ static int connection_queue(struct connection *connection, const json_t *message
 	connection->n_waiting++;
 	*waiting =
 		(struct waiting_fd){ .start = start, .end = start + n_bytes, .fd = TAKE_FD(*fd) };
-	STAILQ_INSERT_TAIL(&connection->waiting_list, TAKE_PTR(waiting), waiting_link);
+	STAILQ_INSERT_TAIL(&connection->waiting_list, waiting, waiting_link);
 	return 0;
 }
 
