@@ -112,9 +112,10 @@ struct service *service_free(struct service *service)
 
 /* ---- what we tell it ---- */
 
+/* The manager's time runs on when a program takes another one's place: half of it may have passed already. */
 void service_ready(void)
 {
-	sd_notify(0, "READY=1");
+	sd_notify(0, "READY=1\nWATCHDOG=1");
 }
 
 void service_status(const char *format, ...)
