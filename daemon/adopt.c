@@ -77,6 +77,8 @@ static void describe_mapper(struct registration *registration, struct paging_map
 	if (record_get_mapper(guest, mapper->number, &record) < 0)
 		(void)pidfd_get_pid(pidfd, &record.pid);
 	mapper->pid = record.pid;
+	mapper->uffd_inode = record.uffd_inode;
+	mapper->has_duplicate = record.has_duplicate;
 	mapper->attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
 	if (record.remote_fd >= 0)
 		mapper->attachment = (struct process_attachment){
@@ -243,7 +245,23 @@ static int adopt_engine_guest(struct adoption *adoption, struct candidate *candi
 				     candidate->stored->ledger, &opts, ret_was_started);
 }
 
-/* It has a name and a place among the guests; it does not run yet. */
+/* At once, not after the others have been adopted: somebody may be waiting for a page. */
+static void start_one(struct adoption *adoption, struct registration *registration)
+{
+	int r = ufd_pager_guest_start(registration->paging.guest);
+
+	if (r < 0) {
+		log_error(LOG_FIELDS(.guest = registration->paging.name, .error = r,
+				     .message_id = LOG_ID_NOT_ADOPTED),
+			  "the guest cannot be served again, and is left where it is");
+		registration_leave(registration);
+		adoption->counts->n_left++;
+		return;
+	}
+	adoption->counts->n_served++;
+}
+
+/* It has a name and a place among the guests, and is served. */
 static int adopt_registration(struct adoption *adoption, struct candidate *candidate,
 			      struct ufd_pager_guest *guest, bool was_started)
 {
@@ -276,6 +294,7 @@ static int adopt_registration(struct adoption *adoption, struct candidate *candi
 		return 0;
 	}
 	adoption->served[adoption->n_served++] = registration;
+	start_one(adoption, registration);
 	return 0;
 }
 
@@ -299,21 +318,6 @@ static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 		r = adopt_registration(adoption, candidate, guest, was_started);
 	if (r < 0)
 		leave_stored(adoption, candidate, r);
-}
-
-static void start_one(struct adoption *adoption, struct registration *registration)
-{
-	int r = ufd_pager_guest_start(registration->paging.guest);
-
-	if (r < 0) {
-		log_error(LOG_FIELDS(.guest = registration->paging.name, .error = r,
-				     .message_id = LOG_ID_NOT_ADOPTED),
-			  "the guest cannot be served again, and is left where it is");
-		registration_leave(registration);
-		adoption->counts->n_left++;
-		return;
-	}
-	adoption->counts->n_served++;
 }
 
 /* ---- all of them ---- */
@@ -383,8 +387,6 @@ int adopt_all(struct store *store, struct registry *registry, struct keeping *ke
 	r = adoption.served ? 0 : -ENOMEM;
 	if (r == 0) {
 		adopt_stored(&adoption, stored, n_stored);
-		for (size_t i = 0; i < adoption.n_served; i++)
-			start_one(&adoption, adoption.served[i]);
 		keep_all(&adoption);
 	}
 	stored_free(stored, n_stored);

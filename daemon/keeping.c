@@ -106,6 +106,7 @@ static int write_mappers(struct paging *paging)
 			look_at_mapper(paging, mapper);
 		record.remote_fd = mapper->attachment.remote_fd;
 		record.uffd_inode = mapper->uffd_inode;
+		record.has_duplicate = mapper->has_duplicate;
 		has_duplicates &= mapper->has_duplicate;
 		r = record_put_mapper(paging->guest, mapper->number, &record);
 	}

@@ -39,8 +39,10 @@ struct mapper_layout {
 	int32_t pid;
 	int32_t remote_fd;
 	uint64_t uffd_inode;
+	uint32_t has_duplicate;
+	uint32_t reserved;
 };
-static_assert(sizeof(struct mapper_layout) == 16, "appended to only");
+static_assert(sizeof(struct mapper_layout) == 24, "appended to only");
 
 /* Return: 0 with *ret_n bytes, not more than @n_bytes and at least @n_least; -ENOENT, -EBADMSG. */
 static int get(const struct ufd_pager_guest *guest, uint32_t tag, uint32_t id, void *data,
@@ -103,6 +105,7 @@ static int put_mapper(struct ufd_pager_guest *guest, uint32_t tag, uint32_t id,
 		.pid = record->pid,
 		.remote_fd = record->remote_fd,
 		.uffd_inode = record->uffd_inode,
+		.has_duplicate = record->has_duplicate,
 	};
 
 	return ufd_pager_guest_put_record(guest, tag, id, &layout, sizeof(layout));
@@ -121,6 +124,7 @@ static int get_mapper(const struct ufd_pager_guest *guest, uint32_t tag, uint32_
 		.pid = layout.pid,
 		.remote_fd = layout.remote_fd,
 		.uffd_inode = layout.uffd_inode,
+		.has_duplicate = layout.has_duplicate,
 	};
 	return 0;
 }

@@ -35,6 +35,7 @@ struct record_mapper {
 	pid_t pid;
 	int remote_fd; /* of the process's own copy that we made there; -1: it made it itself */
 	uint64_t uffd_inode; /* each userfaultfd has an inode of its own */
+	bool has_duplicate;  /* the process held a copy of it when it became a mapper */
 };
 
 /* Each return: 0, -ENOENT (getting), -EBADMSG (getting: too short), -ENOSPC (putting). */
