@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Adoption of a guest's parts: processes, memories with their sources, mappings. See adoption.h. */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,13 +194,13 @@ int adopt_mappers(struct adoption *adoption)
 		}
 		if (r == 0 && id != n++)
 			r = LEDGER_DAMAGED; /* they are numbered without gaps */
-		if (r == LEDGER_DAMAGED)
-			adoption_report(adoption, "The record of a process is missing or damaged.");
 		if (r == 0)
 			r = adopt_mapper(adoption, id, &recorded);
 	}
-	if (r == LEDGER_DAMAGED)
+	if (r == LEDGER_DAMAGED) {
+		adoption_report(adoption, "The record of a process is missing or damaged.");
 		return -EBADMSG;
+	}
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < guest->n_mappers; i++)
@@ -359,11 +360,33 @@ static int open_memory(struct adoption *adoption, uint32_t id, struct memory_con
 }
 
 /* Return: 0, -EBADMSG, -EBADF, -ESTALE, -errno. */
-static int adopt_memory(struct adoption *adoption, uint32_t id)
+static int adopt_recorded(struct adoption *adoption, uint32_t id, struct memory_config *config,
+			  struct memory **ret)
 {
 	_cleanup_(memory_freep) struct memory *memory = NULL;
-	struct memory_config config;
+	struct source **source = &adoption->paged->sources[id];
 	char what[WHAT_BYTES];
+	int r;
+
+	snprintf(what, sizeof(what), "memory `%s`", config->name);
+	r = open_memory(adoption, id, config, what, &memory);
+	if (r == 0)
+		r = adopt_source(adoption, memory, what);
+	/* it was being declared when the former process died: nothing of it is anywhere */
+	if ((r == -EBADF || r == -ESTALE) && !adoption->is_shown[id]) {
+		memory = memory_free(memory);
+		*source = source_unref(*source);
+		r = memory_new_forgotten(&memory, id);
+	}
+	if (r == 0)
+		*ret = TAKE_PTR(memory);
+	return r;
+}
+
+static int adopt_memory(struct adoption *adoption, uint32_t id)
+{
+	struct memory *memory = NULL;
+	struct memory_config config;
 	int r;
 
 	r = memory_recorded(adoption->ledger, id, &config);
@@ -371,18 +394,14 @@ static int adopt_memory(struct adoption *adoption, uint32_t id)
 		r = memory_new_forgotten(&memory, id);
 	} else if (r || config.page_bytes > PAGE_MAX_BYTES) {
 		adoption_report(adoption, "The record of memory %u is missing or damaged.", id);
-		return -EBADMSG;
+		r = -EBADMSG;
 	} else {
-		snprintf(what, sizeof(what), "memory `%s`", config.name);
-		r = open_memory(adoption, id, &config, what, &memory);
-		if (r == 0)
-			r = adopt_source(adoption, memory, what);
+		r = adopt_recorded(adoption, id, &config, &memory);
 	}
 	if (r < 0)
 		return r;
-	if (guest_add_memory(adoption->paged->guest, memory))
-		return -EBADMSG;
-	TAKE_PTR(memory);
+	r = guest_add_memory(adoption->paged->guest, memory);
+	assert(r == 0); /* ids come in order, and end with the last there may be */
 	return 0;
 }
 

@@ -10,7 +10,7 @@
  *	a process that has ended	it stays a mapper that is gone; the others are served
  *	a mapper without mappings	died while it was announced: its handles may be missing
  *	a mapping half made		undone by the start
- *	a memory mapped nowhere		forgotten by the start
+ *	a memory mapped nowhere		forgotten by the start; its handles may be missing
  *	a source that is gone or	nothing, if no page of its memory is absent
  *	changed
  *

@@ -52,6 +52,12 @@ static void build(struct left *left, enum child_memory kind,
 
 void left_init(struct left *left, enum child_memory kind, const struct ufd_pager_guest_opts *opts)
 {
+	left_init_pages(left, kind, LEFT_PAGES, opts);
+}
+
+void left_init_pages(struct left *left, enum child_memory kind, uint64_t n_pages,
+		     const struct ufd_pager_guest_opts *opts)
+{
 	UFD_OPTS(ufd_pager_guest_opts, defaults, .no_background = 1, .window_bytes = UFD_NO_WINDOW,
 		 .other_mappers = UFD_OTHERS_IGNORE);
 	UFD_OPTS(ufd_pager_opts, pager_opts, .on_event = on_event, .userdata = left);
@@ -59,7 +65,7 @@ void left_init(struct left *left, enum child_memory kind, const struct ufd_pager
 
 	memset(left, 0, sizeof(*left));
 	left->kept.ledger = -1;
-	r = child_start(&left->child, kind, LEFT_PAGES * 4096);
+	r = child_start(&left->child, kind, n_pages * 4096);
 	if (r == -EPERM || r == -EACCES)
 		unit_skip("no userfaultfd for kernel faults: %s", strerror(-r));
 	ck_assert_int_eq(r, 0);

@@ -32,6 +32,8 @@ struct left {
 /* A child, and a guest with a file as its source that is not started. Skips the test if there is no
  * userfaultfd. */
 void left_init(struct left *left, enum child_memory kind, const struct ufd_pager_guest_opts *opts);
+void left_init_pages(struct left *left, enum child_memory kind, uint64_t n_pages,
+		     const struct ufd_pager_guest_opts *opts);
 void left_done(struct left *left);
 
 /* Duplicates of the ledger and the handles, as they are now. */
