@@ -21,12 +21,20 @@ toy_expect() {
 	return 1
 }
 
+# A folder on a tmpfs for what the next daemon must know; $SHARED is removed at the end. Without one
+# libufd hands the guest over anew.
+make_state_dir() {
+	SHARED=$(mktemp -d /dev/shm/ufd-demo.XXXXXX 2>/dev/null) || return
+	state_options=(--state-dir "$SHARED")
+}
+
 demo_rootless() {
-	local log=$SCRATCH/toy.log toy=$BUILD/tests/support/toy-vmm
+	local log=$SCRATCH/toy.log toy=$BUILD/tests/support/toy-vmm state_options=()
 
 	say "an image of $TOY_MIB MiB, a daemon of our own, and a toy VMM of 4 threads"
 	"$toy" --write-image "$SCRATCH/image" --mib "$TOY_MIB" || fail "the image could not be written"
-	start_daemon
+	make_state_dir
+	start_daemon "${state_options[@]}"
 
 	mkfifo "$SCRATCH/toy.out" || fail "no pipe"
 	exec {toy_out}<>"$SCRATCH/toy.out"
@@ -40,7 +48,7 @@ demo_rootless() {
 	say "killing ufdd in the middle, and starting it again"
 	process_kill ufdd
 	toy_expect LOST 10 || fail "the toy did not notice" "$log"
-	start_daemon
+	start_daemon "${state_options[@]}"
 	toy_expect '{*' 90 || fail "the toy did not come to its end" "$log"
 	process_wait toy
 	case $? in
