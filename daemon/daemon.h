@@ -39,7 +39,7 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
  * daemon_run() - serve until SIGTERM or SIGINT, then fill every guest
  *
  * Return: 0; -EBUSY if some could not be filled, or another -errno: exit then without
- *         daemon_free(), which would unregister them, so that their absent pages read zero.
+ *         daemon_free(): whoever cannot be left is not let go either.
  */
 int daemon_run(struct daemon *daemon);
 

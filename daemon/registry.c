@@ -213,6 +213,24 @@ void registry_stop(struct registry *registry)
 	registry->jobs = jobs_free(registry->jobs);
 }
 
+/*
+ * At the end of us, whatever led to it: a start that failed after guests were adopted, say. Who misses
+ * nothing is let go; who does would read zeros then, and is left for a successor.
+ */
+static void registration_end(struct registration *registration)
+{
+	UFD_OPTS(ufd_guest_stats, stats);
+
+	if (registration->paging.guest &&
+	    (ufd_pager_guest_stats(registration->paging.guest, &stats) < 0 || !stats.is_complete)) {
+		registration_leave(registration);
+		return;
+	}
+	if (registration->paging.guest)
+		paging_take_down(&registration->paging);
+	registration_remove(registration);
+}
+
 struct registry *registry_free(struct registry *registry)
 {
 	struct registration *registration;
@@ -221,11 +239,8 @@ struct registry *registry_free(struct registry *registry)
 		return NULL;
 	registry->on_event = NULL;
 	registry_stop(registry);
-	while ((registration = LIST_FIRST(&registry->registration_list))) {
-		if (registration->paging.guest) /* one that was parked is left as it is */
-			paging_take_down(&registration->paging);
-		registration_remove(registration);
-	}
+	while ((registration = LIST_FIRST(&registry->registration_list)))
+		registration_end(registration);
 	if (registry->engine_event)
 		event_free(registry->engine_event);
 	if (registry->retry_timer)

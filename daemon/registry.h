@@ -83,7 +83,7 @@ struct registry_totals {
  * -errno. */
 int registry_new(struct registry **ret, struct event_base *base, size_t n_most);
 
-/* Takes every guest down; call registry_drain() before if their processes are to live. Blocks. */
+/* Takes every complete guest down, and leaves the others as they are. Blocks. */
 struct registry *registry_free(struct registry *registry);
 
 /* Wait for every thread of the registry's own and hear what it has to say. Before control_free().
@@ -196,8 +196,7 @@ void registry_drain(struct registry *registry, const struct registry_stop *stop)
  * registry_leave() - leave every guest that may be left, for a successor
  *
  * After registry_drain(), when the loop has ended. What is complete and may not be left is taken down by
- * registry_free(). Return: how many have absent pages and may not be left: they are as they were, and
- * registry_free() would make their absent pages read zero.
+ * registry_free(). Return: how many have absent pages and may not be left: they are as they were.
  */
 size_t registry_leave(struct registry *registry, const struct registry_stop *stop,
 		      struct store *store);

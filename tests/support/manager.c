@@ -207,7 +207,7 @@ static void set_environment(const struct manager *manager, size_t n)
 	char *names = calloc(n, sizeof(manager->fds[0].name)), *at = names;
 	char number[32];
 
-	at = stpcpy(at, "varlink");
+	at = stpcpy(at, manager->has_no_socket ? "none" : "varlink");
 	for (size_t i = 1; i < n; i++)
 		at += sprintf(at, ":%s", manager->fds[n - 1 - i].name);
 	setenv("LISTEN_FDNAMES", names, 1);
@@ -242,6 +242,8 @@ static _Noreturn void become_ufdd(const struct manager *manager, pid_t parent)
 	place_fds(manager, 1 + manager->n_fds);
 	if (manager->n_files)
 		setrlimit(RLIMIT_NOFILE, &limit);
+	if (manager->option)
+		execl(program, "ufdd", manager->option, NULL);
 	execl(program, "ufdd", manager->state_dir ? "--state-dir" : NULL, manager->state_dir, NULL);
 	_exit(127);
 }

@@ -24,6 +24,8 @@ struct manager {
 	const char *state_dir; /* NULL: none */
 	rlim_t n_files;	       /* RLIMIT_NOFILE, soft and hard; 0: as here */
 	bool is_deaf;	       /* does not answer barriers */
+	const char *option;    /* one more of the command line; NULL: none */
+	bool has_no_socket;    /* passes none: ufdd listens where $UFD_SOCKET says */
 
 	char folder[64];
 	char socket[96];
