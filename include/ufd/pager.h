@@ -459,8 +459,11 @@ struct ufd_pager_guest *ufd_pager_guest_leave(struct ufd_pager_guest *guest);
  * an fd store. @path NULL: memfds again. Return: 0, -ENOTDIR, -EMEDIUMTYPE (no tmpfs), -errno. */
 int ufd_pager_set_ledger_directory(struct ufd_pager *pager, const char *path);
 
-/* Has every demand thread turned its loop since the last call? Any thread. Return: 1 or 0; *ret_guest, if not NULL,
- * is the name of one that has not (valid until the next call). */
+/*
+ * For a watchdog that asks every second or less often: has every demand thread turned its loop since
+ * the last call? Any thread. Return: 1 or 0; *ret_guest, if not NULL, is the name of one that has not
+ * (valid until the next call).
+ */
 int ufd_pager_is_alive(struct ufd_pager *pager, const char **ret_guest);
 
 /* ---- looking --------------------------------------------------------------------------------- */

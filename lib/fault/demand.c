@@ -19,10 +19,12 @@
 #include "kernel/uring.h"
 
 #define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
+#define IDLE_NS	      NSEC_PER_SEC  /* without a fault: buffers are given back */
 #define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
 #define DRAIN_NS      (5 * NSEC_PER_SEC)
 #define LEAVE_NS      (200 * NSEC_PER_MSEC)
 #define STACK_BYTES   (512 * KIB)
+#define STACK_LOCKED  (128 * KIB)
 
 /* ---- rounds ---- */
 
@@ -181,6 +183,8 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 		return 0;
 
 	demand_tell_completion(demand);
+	if (demand->now_ns - demand->fault_ns >= IDLE_NS)
+		slots_trim(&demand->slots);
 	sleep_ns = min_u64(sleep_ns, background_ns);
 	sleep_ns = min_u64(sleep_ns, until_ns(demand, retry_at_ns));
 	sleep_ns = min_u64(sleep_ns, until_ns(demand, demand->park.wake_at_ns));
@@ -276,10 +280,6 @@ static bool demand_drain(struct demand *demand)
 
 static void demand_place(const struct demand *demand)
 {
-	pthread_attr_t attributes;
-	size_t n_bytes;
-	void *stack;
-
 	if (demand->config.cpu >= 0) {
 		cpu_set_t cpus;
 
@@ -290,11 +290,9 @@ static void demand_place(const struct demand *demand)
 	if (demand->config.nice)
 		(void)setpriority(PRIO_PROCESS, 0, demand->config.nice); /* of this thread */
 	(void)pthread_setname_np(pthread_self(), "ufd-demand");
-	if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
-		if (pthread_attr_getstack(&attributes, &stack, &n_bytes) == 0)
-			(void)mlock2(stack, n_bytes, MLOCK_ONFAULT);
-		pthread_attr_destroy(&attributes);
-	}
+	/* what all of our functions together take of it; to ask for its bounds would allocate */
+	(void)mlock2((void *)(align_up((uint64_t)__builtin_frame_address(0), 4096) - STACK_LOCKED),
+		     STACK_LOCKED, MLOCK_ONFAULT);
 }
 
 static void *demand_main(void *userdata)

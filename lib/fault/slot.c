@@ -65,8 +65,9 @@ void slots_trim(struct slots *slots)
 {
 	uint64_t length = slots->buffer_bytes * N_SLOTS;
 
-	if (slots->n_free != N_SLOTS)
+	if (slots->n_free != N_SLOTS || !slots->is_used)
 		return;
+	slots->is_used = false;
 	/* Locked pages cannot be given back; lock anew what is touched later. */
 	(void)munlock(slots->buffers, length);
 	(void)madvise(slots->buffers, length, MADV_DONTNEED);
@@ -87,6 +88,7 @@ struct slot *slot_take(struct slots *slots, enum slot_cause cause)
 	buffer = slot->buffer;
 	*slot = (struct slot){ .cause = cause, .buffer = buffer, .state = SLOT_READING };
 	slots->n_background += cause != CAUSE_DEMAND;
+	slots->is_used = true;
 	return slot;
 }
 

@@ -58,6 +58,7 @@ struct slots {
 	unsigned int n_background;
 	unsigned int n_waiting;
 	uint64_t buffer_bytes; /* each */
+	bool is_used;	       /* since they were trimmed */
 	void *buffers;	       /* owned mapping */
 };
 
@@ -68,7 +69,7 @@ void slots_done(struct slots *slots);
 /* Larger pages came: only while every slot is free. Return: 0, -EBUSY, -errno. */
 int slots_grow(struct slots *slots, uint64_t page_bytes);
 
-/* Give the buffers' memory back to the system: the guest is complete. */
+/* Give the buffers' memory back to the system: nothing happens any more, or not for a while. */
 void slots_trim(struct slots *slots);
 
 /* This one, which is free. */

@@ -115,7 +115,11 @@ EXPORT int ufd_pager_dispatch(struct ufd_pager *pager)
 
 /* ---- the watchdog's question ---- */
 
-/* Asleep it is well, as long as it wakes now and then. Holding pager->lock. */
+#define ROUND_NS (900 * NSEC_PER_MSEC) /* asked once a second, one that is stuck is found */
+
+/*
+ * Asleep it is well, as long as it wakes now and then; and a round takes a moment. Holding pager->lock.
+ */
 static bool paged_is_alive(struct ufd_pager_guest *paged, uint64_t now_ns)
 {
 	const struct demand *demand = paged_demand(paged);
@@ -129,7 +133,7 @@ static bool paged_is_alive(struct ufd_pager_guest *paged, uint64_t now_ns)
 		paged->seen_ns = now_ns;
 		return true;
 	}
-	return demand_is_asleep(demand) && now_ns - paged->seen_ns < 3 * SLEEP_MAX_NS;
+	return now_ns - paged->seen_ns < (demand_is_asleep(demand) ? 3 * SLEEP_MAX_NS : ROUND_NS);
 }
 
 EXPORT int ufd_pager_is_alive(struct ufd_pager *pager, const char **ret_guest)
