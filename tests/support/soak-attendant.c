@@ -40,6 +40,11 @@ struct attendant {
 
 /* ---- the daemon's side ----------------------------------------------------------------------- */
 
+static const char *text_of(const json_t *parameters, const char *field)
+{
+	return json_string_value(json_object_get(parameters, field)) ?: "";
+}
+
 /*
  * One call, made again until a daemon answers it. Return: the name of the error, owned; NULL: none.
  */
@@ -61,9 +66,8 @@ static char *call(const struct attendant *attendant, const char *method, json_t 
 		}
 		if (!answer.error)
 			return NULL;
-		snprintf(text, sizeof(text), "%s: %s", answer.error,
-			 json_string_value(json_object_get(answer.parameters, "message"))
-				 ?: "no message");
+		snprintf(text, sizeof(text), "%s: %s (%s)", answer.error,
+			 text_of(answer.parameters, "message"), text_of(answer.parameters, "name"));
 		return strdup(text);
 	}
 }
