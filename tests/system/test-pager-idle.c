@@ -195,19 +195,15 @@ START_TEST(an_idle_guest_costs_64_kib_and_its_ledger)
 			break;
 		nanosleep(&moment, NULL);
 	}
-	char c[100];
-	snprintf(c, 100, "cat /proc/%d/smaps > /tmp/h1/smaps%d", getpid(), _i);
-	(void)!system(c);
-}
-printf("# an idle guest (%s): %llu KiB and its ledger of %llu KiB\n", idles[_i].what,
-       (unsigned long long)each / 1024, (unsigned long long)ledgers / N_IDLE / 1024);
-ck_assert_uint_gt(after, before + ledgers + touched);
-ck_assert_uint_le(each, 64 * KIB);
-for (unsigned int i = 0; i < N_IDLE; i++)
-	own_done(&owns[i]);
-ufd_source_unref(source);
-ufd_pager_free(pager);
-close(fd);
+	printf("# an idle guest (%s): %llu KiB and its ledger of %llu KiB\n", idles[_i].what,
+	       (unsigned long long)each / 1024, (unsigned long long)ledgers / N_IDLE / 1024);
+	ck_assert_uint_gt(after, before + ledgers + touched);
+	ck_assert_uint_le(each, 64 * KIB);
+	for (unsigned int i = 0; i < N_IDLE; i++)
+		own_done(&owns[i]);
+	ufd_source_unref(source);
+	ufd_pager_free(pager);
+	close(fd);
 }
 END_TEST
 
