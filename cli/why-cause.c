@@ -169,7 +169,9 @@ static void lead_with_pager(struct why *why, size_t first)
 	const struct why_cause *pager = &why->causes[first + 1];
 	char remedy[WHY_TEXT_BYTES];
 
-	if (why->n_causes < first + 2 || why->pager_state == PAGER_GONE || !page->remedy[0] ||
+	/* one that hangs may hang because of the very same page */
+	if (why->n_causes < first + 2 || why->pager_state == PAGER_GONE ||
+	    why->pager_state == PAGER_HANGS || !page->remedy[0] ||
 	    snprintf(remedy, sizeof(remedy), "%s; %s", pager->remedy, page->remedy) >=
 		    (int)sizeof(remedy))
 		return;
@@ -358,7 +360,7 @@ void why_find_causes(struct why *why)
 
 	find_held_processes(why);
 	is_held = why->n_causes > 0;
-	if (why->view && why_has_waiters(why))
+	if (why->view && (why_has_waiters(why) || why_is_filling_held(why)))
 		find_ours(why);
 	else if (why->view)
 		find_poison(why);

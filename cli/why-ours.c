@@ -390,7 +390,7 @@ bool why_find_page_causes(struct why *why)
 	}
 	if (oldest)
 		return find_page_cause(why, oldest);
-	if (why->view->board->held_since_us && !ledger_view_is_complete(why->view)) {
+	if (why_is_filling_held(why)) {
 		add_memory_limit(why);
 		return true;
 	}
@@ -517,4 +517,9 @@ bool why_has_waiters(const struct why *why)
 		if (why->pages[i].doing != PAGE_DONE && !why->pages[i].is_poisoned)
 			return true;
 	return false;
+}
+
+bool why_is_filling_held(const struct why *why)
+{
+	return why->view->board->held_since_us && !ledger_view_is_complete(why->view);
 }

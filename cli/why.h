@@ -174,6 +174,8 @@ bool why_find_page_causes(struct why *why);
 void why_find_pager_cause(struct why *why);
 /* Does somebody wait for us? */
 bool why_has_waiters(const struct why *why);
+/* Is there something to fill, and no memory it may go to? */
+bool why_is_filling_held(const struct why *why);
 
 /* why-json.c: all of it. */
 json_t *why_to_json(const struct why *why);
