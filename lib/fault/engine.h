@@ -62,8 +62,6 @@ struct demand {
 	struct uring *ring;
 	struct reader readers[MAX_MAPPERS];
 	struct slots slots;
-	struct park park;
-	struct stalls stalls;
 	struct window window;
 	struct background background;
 	struct allowance allowance;
@@ -98,6 +96,10 @@ struct demand {
 	_Atomic uint32_t n_answers; /* completions from other threads, ever; release */
 	uint32_t n_answers_taken;
 	_Atomic uint32_t n_completing; /* other threads that are in fill_complete_elsewhere() */
+
+	/* last: an idle guest touches the beginning of these alone */
+	struct stalls stalls;
+	struct park park;
 };
 
 #define ZEROS_BYTES GIB

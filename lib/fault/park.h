@@ -19,14 +19,14 @@ struct demand;
 struct mapper;
 
 struct park {
-	struct {
-		struct mapper *mapper;
-		struct hva_range range;
-	} entries[N_PARKED];
 	unsigned int n;
 	bool has_overflowed;
 	uint64_t wake_at_ns; /* UINT64_MAX when nothing is parked */
 	uint64_t delay_ns;   /* doubles while parking goes on, up to PARK_MAX_NS */
+	struct {
+		struct mapper *mapper;
+		struct hva_range range;
+	} entries[N_PARKED];
 };
 
 void park_init(struct park *park);

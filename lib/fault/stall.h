@@ -33,10 +33,10 @@ struct stalled {
 };
 
 struct stalls {
-	struct stalled entries[N_STALLED];
 	unsigned int n;
 	bool was_any;	  /* a stall was told, ever */
 	uint64_t next_ns; /* the earliest retry or deadline; UINT64_MAX: none */
+	struct stalled entries[N_STALLED];
 };
 
 void stalls_init(struct stalls *stalls);
