@@ -50,6 +50,11 @@ MUTATIONS = {
     'poison-stops-at-marker': ('stall.c', [(
         'if (uffd_write_protect(mapping->mapper->uffd, range, false) == 0)', 'if (false)')]),
     'broken-page-spins': ('resolve.c', [('if (outcome == UFFD_POISONED) {', 'if (false) {')]),
+    'recovery-without-wake': ('demand.c', [('''		put_recover(demand);
+		park_wake_all(demand);
+''', '''		put_recover(demand);
+''')]),
+    'doubt-forgotten': ('put.c', [('if (!put_is_in_doubt(demand, memory, page))', 'if (true)')]),
     'owner-writes-unheard': ('command.c', [('''	if (n)
 		command_wake(demand, command);
 ''', '')]),
