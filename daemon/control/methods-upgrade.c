@@ -3,12 +3,13 @@
  * Drain and Upgrade.
  *
  * An upgrade passes through these:
- *   trying    a job asks the other program. Everything goes on. Leaves by a refusal, the end of a dry
- *             run, or to
+ *   trying    a job asks the other program what it is, without a guest. Everything goes on. Leaves by a
+ *             refusal, or to
  *   waiting   calls are held, connections wait in the backlog, calls at work come to their end.
  *             Leaves by time (refused), or to
- *   checking  the other program is asked again, for guests may have come since. Leaves by a refusal,
- *             to waiting (a guest is being put away), or to
+ *   checking  the other program looks at every guest; none comes, goes or changes meanwhile, for a
+ *             ledger in the middle of a change may look damaged. Leaves by a refusal, the end of a
+ *             dry run, to waiting (a process has ended), or to
  *   going     guests are parked and the other program is executed.
  */
 #include "control/methods-upgrade.h"
@@ -62,8 +63,8 @@ struct upgrading {
 	struct call *call; /* a reference */
 	struct upgrade_target target;
 	struct dry_run answer;
-	int *ledgers; /* owned, and what is in it; while a job asks */
-	size_t n_ledgers;
+	struct dry_run_guest *guests; /* owned, and what is in it; while a job asks */
+	size_t n_guests;
 	struct event *timer; /* owned; while calls are waited for */
 	uint64_t deadline_ns;
 	TAILQ_HEAD(, held) held_list;
@@ -72,13 +73,13 @@ struct upgrading {
 	bool is_over;
 };
 
-static void drop_ledgers(struct upgrading *upgrading)
+static void drop_guests(struct upgrading *upgrading)
 {
-	for (size_t i = 0; i < upgrading->n_ledgers; i++)
-		closep(&upgrading->ledgers[i]);
-	free(upgrading->ledgers);
-	upgrading->ledgers = NULL;
-	upgrading->n_ledgers = 0;
+	for (size_t i = 0; i < upgrading->n_guests; i++)
+		closep(&upgrading->guests[i].ledger);
+	free(upgrading->guests);
+	upgrading->guests = NULL;
+	upgrading->n_guests = 0;
 }
 
 static void held_free(struct held *held)
@@ -107,7 +108,7 @@ static void upgrading_free(struct upgrading *upgrading)
 	}
 	if (upgrading->timer)
 		event_free(upgrading->timer);
-	drop_ledgers(upgrading);
+	drop_guests(upgrading);
 	upgrade_target_done(&upgrading->target);
 	call_unref(upgrading->call);
 	free(upgrading);
@@ -179,8 +180,8 @@ static int upgrading_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct upgrading *upgrading = data;
 
-	return dry_run(upgrading->target.binary, upgrading->target.name, upgrading->ledgers,
-		       upgrading->n_ledgers, DRY_RUN_TIMEOUT_NS, &upgrading->answer, refusal);
+	return dry_run(upgrading->target.binary, upgrading->target.name, upgrading->guests,
+		       upgrading->n_guests, DRY_RUN_TIMEOUT_NS, &upgrading->answer, refusal);
 }
 
 static void upgrading_reply(void *data, struct call *call)
@@ -188,17 +189,16 @@ static void upgrading_reply(void *data, struct call *call)
 	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct upgrading *upgrading = data;
 
-	if (upgrading->is_dry_run) {
-		upgrading->is_over = true;
-		call_reply(call, json_pack("{s:s, s:I}", "version", upgrading->answer.version,
-					   "guests", (json_int_t)upgrading->answer.n_adoptable));
-		return;
-	}
 	if (!upgrading->is_waiting || is_busy(upgrading->control)) {
 		upgrading_wait(upgrading);
 		return;
 	}
 	upgrading->is_over = true;
+	if (upgrading->is_dry_run) {
+		call_reply(call, json_pack("{s:s, s:I}", "version", upgrading->answer.version,
+					   "guests", (json_int_t)upgrading->answer.n_adoptable));
+		return;
+	}
 	upgrading_go(upgrading, &refusal);
 	log_error(LOG_FIELDS(.message_id = LOG_ID_UPGRADE_FAILED), "no upgrade: %s",
 		  json_string_value(json_object_get(refusal.parameters, "message")));
@@ -209,13 +209,13 @@ static void upgrading_done(void *data, bool is_kept)
 {
 	struct upgrading *upgrading = data;
 
-	drop_ledgers(upgrading);
+	drop_guests(upgrading);
 	if (!is_kept || upgrading->is_over)
 		upgrading_free(upgrading);
 }
 
 /* What there is to be taken over now. */
-static int take_ledgers(struct upgrading *upgrading)
+static int take_guests(struct upgrading *upgrading)
 {
 	struct registry *registry = upgrading->control->registry;
 	struct registration *registration = NULL;
@@ -223,15 +223,16 @@ static int take_ledgers(struct upgrading *upgrading)
 
 	while ((registration = registry_next(registry, registration)))
 		n++;
-	upgrading->ledgers = calloc(n + 1, sizeof(*upgrading->ledgers));
-	if (!upgrading->ledgers)
+	upgrading->guests = calloc(n + 1, sizeof(*upgrading->guests));
+	if (!upgrading->guests)
 		return -ENOMEM;
 	while ((registration = registry_next(registry, registration))) {
 		int fd = fcntl(ufd_pager_guest_ledger(registration->shown), F_DUPFD_CLOEXEC, 3);
 
 		if (fd < 0)
 			return -errno;
-		upgrading->ledgers[upgrading->n_ledgers++] = fd;
+		upgrading->guests[upgrading->n_guests] = (struct dry_run_guest){ .ledger = fd };
+		strcpy(upgrading->guests[upgrading->n_guests++].name, registration->paging.name);
 	}
 	return 0;
 }
@@ -244,7 +245,7 @@ static int upgrading_ask(struct upgrading *upgrading, struct refusal *refusal)
 		.reply = upgrading_reply,
 		.done = upgrading_done,
 	};
-	int r = take_ledgers(upgrading);
+	int r = upgrading->is_waiting ? take_guests(upgrading) : 0;
 
 	if (r == 0)
 		return call_job_start(upgrading->control, upgrading->call, &ops, 0, upgrading,

@@ -38,12 +38,11 @@ static const char *check_records(const struct ledger *ledger)
 	return r == -ENOENT ? NULL : "the records of its mappings are damaged";
 }
 
-static const char *check_ledger(int fd, char *ret_name, size_t n_name)
+static const char *check_ledger(int fd)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
 	int r = ledger_open_readonly(&ledger, fd);
 
-	snprintf(ret_name, n_name, "%s", r ? "?" : ledger_guest_name(ledger));
 	if (r == LEDGER_TOO_NEW)
 		return "its ledger asks for a newer release";
 	if (r == LEDGER_DAMAGED)
@@ -66,14 +65,13 @@ int check_ledgers(const char *count)
 		return EXIT_USAGE;
 	}
 	for (unsigned long i = 0; i < n; i++) {
-		char guest[NAME_BYTES];
-		const char *why = check_ledger(DRY_RUN_FIRST_FD + (int)i, guest, sizeof(guest));
+		const char *why = check_ledger(DRY_RUN_FIRST_FD + (int)i);
 
 		if (!why)
 			n_adoptable++;
 		else if (json_array_size(refused) < MAX_REFUSED)
-			json_array_append_new(refused,
-					      json_pack("{s:s, s:s}", "guest", guest, "why", why));
+			json_array_append_new(refused, json_pack("{s:I, s:s}", "ledger",
+								 (json_int_t)i, "why", why));
 	}
 	answer = json_pack("{s:s, s:I, s:I, s:I, s:o}", "ufdd", release_version, "layout",
 			   (json_int_t)ledger_layout, "oldest_layout", (json_int_t)LEDGER_OLDEST,

@@ -31,20 +31,24 @@ static int refuse(struct refusal *refusal, const char *name, const char *what)
 /* ---- its words ---- */
 
 /* The first of those that it would not take. */
-static int refuse_guests(const json_t *refused, const char *name, struct refusal *refusal)
+static int refuse_guests(const json_t *refused, const char *name,
+			 const struct dry_run_guest *guests, size_t n_guests,
+			 struct refusal *refusal)
 {
 	const json_t *first = json_array_get(refused, 0);
-	const char *guest = json_string_value(json_object_get(first, "guest"));
+	const json_t *number = json_object_get(first, "ledger");
 	const char *why = json_string_value(json_object_get(first, "why"));
+	size_t index = json_is_integer(number) ? (size_t)json_integer_value(number) : SIZE_MAX;
 
 	return refusal_set(refusal, "io.ufd.manager.UpgradeRefused", NULL,
 			   "%s cannot take over guest `%.63s`: %.200s (%zu guests in all)", name,
-			   guest ? guest : "?", why ? why : "it does not say why",
-			   json_array_size(refused));
+			   index < n_guests ? guests[index].name : "?",
+			   why ? why : "it does not say why", json_array_size(refused));
 }
 
-int dry_run_parse(const char *text, size_t n_text, const char *name, size_t n_ledgers,
-		  struct dry_run *ret, struct refusal *refusal)
+int dry_run_parse(const char *text, size_t n_text, const char *name,
+		  const struct dry_run_guest *guests, size_t n_guests, struct dry_run *ret,
+		  struct refusal *refusal)
 {
 	json_t *answer = json_loadb(text, n_text, JSON_REJECT_DUPLICATES, NULL);
 	json_int_t layout, oldest, adoptable;
@@ -59,8 +63,8 @@ int dry_run_parse(const char *text, size_t n_text, const char *name, size_t n_le
 	    layout > UINT32_MAX || oldest < 1 || oldest > layout || adoptable < 0)
 		r = refuse(refusal, name, "is no ufdd: it did not say what it could take over");
 	else if (json_array_size(refused))
-		r = refuse_guests(refused, name, refusal);
-	else if ((size_t)adoptable != n_ledgers)
+		r = refuse_guests(refused, name, guests, n_guests, refusal);
+	else if ((size_t)adoptable != n_guests)
 		r = refuse(refusal, name, "did not look at every guest");
 	else if (oldest > (json_int_t)ledger_layout)
 		r = refuse(refusal, name,
@@ -92,18 +96,18 @@ static void fds_done(struct fds *fds)
 }
 
 /* Numbers beyond those that the program finds them at, so that no dup2() there hits one that is still needed. */
-static int fds_reopen(struct fds *fds, const int *ledgers, size_t n_ledgers)
+static int fds_reopen(struct fds *fds, const struct dry_run_guest *guests, size_t n_guests)
 {
-	int first_free = DRY_RUN_FIRST_FD + (int)n_ledgers;
+	int first_free = DRY_RUN_FIRST_FD + (int)n_guests;
 	char path[64];
 
-	fds->fds = calloc(n_ledgers + 1, sizeof(*fds->fds));
+	fds->fds = calloc(n_guests + 1, sizeof(*fds->fds));
 	if (!fds->fds)
 		return -ENOMEM;
-	for (size_t i = 0; i < n_ledgers; i++) {
+	for (size_t i = 0; i < n_guests; i++) {
 		_cleanup_(closep) int fd = -EBADF;
 
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", ledgers[i]);
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", guests[i].ledger);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			return -errno;
@@ -166,18 +170,19 @@ static int spawn_with(posix_spawn_file_actions_t *actions, const struct fds *fds
 }
 
 /* @ret_out: what it says; owned. Return: 0 or -errno. */
-static int spawn(int given, const int *ledgers, size_t n_ledgers, pid_t *ret_pid, int *ret_out)
+static int spawn(int given, const struct dry_run_guest *guests, size_t n_guests, pid_t *ret_pid,
+		 int *ret_out)
 {
 	_cleanup_(closep) int binary = -EBADF, to_read = -EBADF, to_write = -EBADF;
 	_cleanup_(freep) char **environment = child_environment();
 	_cleanup_(fds_done) struct fds fds = {};
 	posix_spawn_file_actions_t actions;
-	int first_free = DRY_RUN_FIRST_FD + (int)n_ledgers;
+	int first_free = DRY_RUN_FIRST_FD + (int)n_guests;
 	int pair[2], r;
 
 	if (!environment)
 		return -ENOMEM;
-	r = fds_reopen(&fds, ledgers, n_ledgers);
+	r = fds_reopen(&fds, guests, n_guests);
 	if (r < 0)
 		return r;
 	if (pipe2(pair, O_CLOEXEC) < 0)
@@ -222,8 +227,8 @@ static int listen_to(int out, uint64_t deadline_ns, char *text, size_t *ret_n)
 	}
 }
 
-int dry_run(int binary, const char *name, const int *ledgers, size_t n_ledgers, uint64_t timeout_ns,
-	    struct dry_run *ret, struct refusal *refusal)
+int dry_run(int binary, const char *name, const struct dry_run_guest *guests, size_t n_guests,
+	    uint64_t timeout_ns, struct dry_run *ret, struct refusal *refusal)
 {
 	_cleanup_(freep) char *text = malloc(MAX_ANSWER);
 	_cleanup_(closep) int out = -EBADF;
@@ -233,7 +238,7 @@ int dry_run(int binary, const char *name, const int *ledgers, size_t n_ledgers, 
 
 	if (!text)
 		return -ENOMEM;
-	r = spawn(binary, ledgers, n_ledgers, &pid, &out);
+	r = spawn(binary, guests, n_guests, &pid, &out);
 	if (r < 0)
 		return refusal_set(refusal, "io.ufd.manager.UpgradeRefused", NULL,
 				   "%s cannot be run: %s", name, strerror(-r));
@@ -248,5 +253,5 @@ int dry_run(int binary, const char *name, const int *ledgers, size_t n_ledgers, 
 				   name, (unsigned long long)(timeout_ns / NSEC_PER_SEC));
 	if (r < 0)
 		return refuse(refusal, name, "is no ufdd: it says too much");
-	return dry_run_parse(text, n_text, name, n_ledgers, ret, refusal);
+	return dry_run_parse(text, n_text, name, guests, n_guests, ret, refusal);
 }

@@ -4,7 +4,7 @@
  * its fds 3 to N + 2, open for reading only, and says so in one line of JSON on its stdout:
  *
  *	{"ufdd":"0.2.0", "layout":2, "oldest_layout":1, "adoptable":11,
- *	 "refused":[{"guest":"web", "why":"..."}]}
+ *	 "refused":[{"ledger":0, "why":"..."}]}
  *
  * `layout` is the newest layout of a ledger that it reads, `oldest_layout` the oldest one that it can
  * write. Whatever says anything else, or nothing in time, is no ufdd that we can go on as.
@@ -15,6 +15,12 @@
 #include <stdint.h>
 
 struct refusal;
+
+/* One guest that is to be taken over. */
+struct dry_run_guest {
+	char name[64];
+	int ledger; /* owned by whoever made it */
+};
 
 #define DRY_RUN_FIRST_FD   3
 #define DRY_RUN_TIMEOUT_NS UINT64_C(10000000000)
@@ -31,14 +37,15 @@ struct dry_run {
  * dry_run() - start it, listen, end it
  * @binary:  fd of the program
  * @name:    what people call it
- * @ledgers: borrowed
+ * @guests:  borrowed
  *
  * Context: job; blocks until the program has answered, @timeout_ns at most.
  * Return: 0 if it can take over every guest; -ECANCELED with UpgradeRefused in @refusal.
  */
-int dry_run(int binary, const char *name, const int *ledgers, size_t n_ledgers, uint64_t timeout_ns,
-	    struct dry_run *ret, struct refusal *refusal);
+int dry_run(int binary, const char *name, const struct dry_run_guest *guests, size_t n_guests,
+	    uint64_t timeout_ns, struct dry_run *ret, struct refusal *refusal);
 
 /* What it prints. Return: 0, or -ECANCELED with @refusal set. */
-int dry_run_parse(const char *text, size_t n_text, const char *name, size_t n_ledgers,
-		  struct dry_run *ret, struct refusal *refusal);
+int dry_run_parse(const char *text, size_t n_text, const char *name,
+		  const struct dry_run_guest *guests, size_t n_guests, struct dry_run *ret,
+		  struct refusal *refusal);

@@ -334,6 +334,8 @@ static int report(struct load *load)
 
 static int run(struct load *load)
 {
+	int status;
+
 	load->stalls_ns = calloc(load->n_rounds + 1, sizeof(*load->stalls_ns));
 	if (!load->stalls_ns)
 		give_up("stalls", ENOMEM);
@@ -345,7 +347,9 @@ static int run(struct load *load)
 	for (unsigned int i = 0; i < load->n_rounds && !load->n_lost; i++)
 		round_one(load, i);
 	stop_guests(load);
-	return report(load);
+	status = report(load);
+	free(load->stalls_ns);
+	return status;
 }
 
 int main(int argc, char **argv)

@@ -9,7 +9,7 @@ NEXT=$BUILD/tests/support/ufdd-next
 LOAD=$BUILD/tests/support/upgrade-load
 log=$SCRATCH/log
 STATE=
-export UFD_ATTACH=$BUILD/daemon/attach/ufdd-attach	# a program from elsewhere has none beside it
+export UFDD_ATTACH=$BUILD/daemon/attach/ufdd-attach	# a program from elsewhere has none beside it
 
 ctl() {
 	timeout -k 5 60 "$BUILD/cli/ufdctl" "$@" >"$log" 2>&1 </dev/null
@@ -167,16 +167,22 @@ test_there_and_back() {
 	tap "and is removed in the end" $?
 }
 
+# Not asked of a program that a sanitizer slows down.
+is_short_stall() {
+	awk -F'"stall_p50_ms":' '/^\{/ { ok = $2 + 0 <= 50 } END { exit !ok }' "$log"
+}
+
 # load NAME OPTION...
 load() {
 	local name=$1 status
 	shift
 
-	timeout -k 5 120 "$LOAD" --guests 4 --guest "$BUILD/tests/support/soak-guest" --image "$SCRATCH/load" \
+	# a guest that is told to end does not tidy up
+	ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 timeout -k 5 120 "$LOAD" --guests 4 --guest "$BUILD/tests/support/soak-guest" --image "$SCRATCH/load" \
 		--socket "$UFD_SOCKET" --next "$NEXT" "$@" >"$log" 2>&1 </dev/null
 	status=$?
 	sed -n 's/^{/# {/p' "$log"
-	[ $status -ne 0 ] || awk -F'"stall_p50_ms":' '/^\{/ { ok = $2 + 0 <= 50 } END { exit !ok }' "$log" || status=1
+	[ $status -ne 0 ] || [ -n "${UFD_TEST_SHORT:-}" ] || is_short_stall || status=1
 	tap "$name" $status
 	rm -f "$SCRATCH/load"
 }

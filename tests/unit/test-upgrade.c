@@ -55,7 +55,7 @@ static const struct {
 	  "did not look at every guest" },
 	{ "one that refuses a guest",
 	  "{\"ufdd\":\"9\",\"layout\":1,\"oldest_layout\":1,\"adoptable\":2,\"refused\":["
-	  "{\"guest\":\"web\",\"why\":\"its ledger is damaged\"}]}",
+	  "{\"ledger\":1,\"why\":\"its ledger is damaged\"}]}",
 	  "cannot take over guest `web`: its ledger is damaged (1 guests" },
 	{ "one that refuses without a word",
 	  "{\"ufdd\":\"9\",\"layout\":1,\"oldest_layout\":1,\"adoptable\":2,\"refused\":[7]}",
@@ -68,9 +68,12 @@ static const struct {
 START_TEST(an_answer_is_taken_for_what_it_is)
 {
 	_cleanup_(refusal_done) struct refusal refusal = {};
+	static const struct dry_run_guest guests[] = { { "db", -1 },
+						       { "web", -1 },
+						       { "mail", -1 } };
 	struct dry_run told = {};
-	int r = dry_run_parse(answers[_i].text, strlen(answers[_i].text), "/next/ufdd", 3, &told,
-			      &refusal);
+	int r = dry_run_parse(answers[_i].text, strlen(answers[_i].text), "/next/ufdd", guests, 3,
+			      &told, &refusal);
 
 	if (!answers[_i].refused) {
 		ck_assert_msg(r == 0, "%s: %s", answers[_i].what, words_of(&refusal));
