@@ -24,10 +24,11 @@
 
 /* One guest on its way. */
 struct candidate {
-	struct stored *stored; /* borrowed */
-	struct ufd_handle handles[UFD_MAX_HANDLES];
+	struct stored *stored;	    /* borrowed */
+	struct ufd_handle *handles; /* owned, and so are their fds */
 	size_t n_handles;
-	char label[STORE_NUMBER_BYTES + 4096]; /* what to call it while its name is not known */
+	bool is_waited_for; /* a thread of it waits for a page, and nobody has heard it */
+	char label[96];	    /* what to call it while its name is not known */
 };
 
 struct adoption {
@@ -38,6 +39,14 @@ struct adoption {
 	struct registration **served; /* owned array; borrowed members */
 	size_t n_served;
 };
+
+static void candidate_done(struct candidate *candidate)
+{
+	bundle_close_handles(candidate->handles, candidate->n_handles);
+	free(candidate->handles);
+	candidate->handles = NULL;
+	candidate->n_handles = 0;
+}
 
 static void report(void *userdata, const char *sentence)
 {
@@ -79,6 +88,7 @@ static void describe_mapper(struct registration *registration, struct paging_map
 	mapper->pid = record.pid;
 	mapper->uffd_inode = record.uffd_inode;
 	mapper->has_duplicate = record.has_duplicate;
+	mapper->copy_fd = record.copy_fd;
 	mapper->attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
 	if (record.remote_fd >= 0)
 		mapper->attachment = (struct process_attachment){
@@ -179,6 +189,7 @@ static void describe_arriving(struct paging *paging)
 			return;
 	if (pidfd_open_pid(&arriving->pidfd, record.pid) < 0)
 		return;
+	arriving->remote_fd = record.remote_fd;
 	if (refetch_uffd(record.pid, arriving->pidfd, record.uffd_inode, &arriving->remote_fd,
 			 &arriving->uffd) < 0) {
 		process_attachment_done(arriving);
@@ -255,6 +266,7 @@ static void start_one(struct adoption *adoption, struct registration *registrati
 				     .message_id = LOG_ID_NOT_ADOPTED),
 			  "the guest cannot be served again, and is left where it is");
 		registration_leave(registration);
+		adoption->n_served--;
 		adoption->counts->n_left++;
 		return;
 	}
@@ -304,8 +316,7 @@ static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 	int was_started = 0, r;
 
 	r = adopt_engine_guest(adoption, candidate, &guest, &was_started);
-	bundle_close_handles(candidate->handles, candidate->n_handles);
-	candidate->n_handles = 0;
+	candidate_done(candidate);
 	if (r == -EEXIST && store_is_systemd(adoption->store) && !candidate->stored->number[0]) {
 		drop(adoption, candidate, "an older copy of a guest that the service manager kept");
 		return;
@@ -324,30 +335,89 @@ static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 
 static void read_bundle(struct candidate *candidate)
 {
+	struct ufd_handle handles[UFD_MAX_HANDLES];
+	size_t n = 0;
 	int r;
 
 	if (candidate->stored->bundle < 0)
 		return;
-	r = bundle_read(candidate->stored->bundle, candidate->handles, &candidate->n_handles);
+	r = bundle_read(candidate->stored->bundle, handles, &n);
 	if (r == -ENODATA)
 		report(candidate, "its bundle is empty");
 	else if (r < 0)
 		report(candidate,
 		       "its bundle cannot be read: the handles are looked for elsewhere");
+	if (n == 0)
+		return;
+	candidate->handles = malloc(n * sizeof(*handles));
+	if (!candidate->handles) {
+		bundle_close_handles(handles, n);
+		return;
+	}
+	memcpy(candidate->handles, handles, n * sizeof(*handles));
+	candidate->n_handles = n;
 }
 
-static void adopt_stored(struct adoption *adoption, struct stored *stored, size_t n_stored)
+/* Of whom a userfaultfd can be read, somebody waits. */
+static void find_waited_for(struct candidate *candidates, size_t n_candidates)
 {
-	struct candidate candidate;
+	_cleanup_(freep) struct pollfd *waited = NULL;
+	size_t n_handles = 0, n = 0;
 
-	for (size_t i = 0; i < n_stored; i++) {
-		candidate.stored = &stored[i];
-		candidate.n_handles = 0;
-		snprintf(candidate.label, sizeof(candidate.label), "%s",
-			 stored[i].path ? stored[i].path : stored[i].number);
-		read_bundle(&candidate);
-		adopt_one(adoption, &candidate);
+	for (size_t i = 0; i < n_candidates; i++)
+		n_handles += candidates[i].n_handles;
+	waited = calloc(n_handles + 1, sizeof(*waited));
+	if (!waited)
+		return; /* any order is right */
+	for (size_t i = 0; i < n_candidates; i++)
+		for (size_t j = 0; j < candidates[i].n_handles; j++)
+			if (candidates[i].handles[j].kind == UFD_HANDLE_UFFD)
+				waited[n++] = (struct pollfd){
+					.fd = candidates[i].handles[j].fd,
+					.events = POLLIN,
+				};
+	if (poll(waited, n, 0) <= 0)
+		return;
+	n = 0;
+	for (size_t i = 0; i < n_candidates; i++)
+		for (size_t j = 0; j < candidates[i].n_handles; j++)
+			if (candidates[i].handles[j].kind == UFD_HANDLE_UFFD)
+				candidates[i].is_waited_for |= waited[n++].revents & POLLIN;
+}
+
+/*
+ * Each is served before the next one is looked at. Its fds are closed meanwhile, too: near the limit
+ * that admission keeps, those of all guests twice would be too many.
+ */
+static void adopt_those(struct adoption *adoption, struct candidate *candidates,
+			size_t n_candidates, bool is_waited_for)
+{
+	for (size_t i = 0; i < n_candidates; i++) {
+		if (candidates[i].is_waited_for != is_waited_for)
+			continue;
+		adopt_one(adoption, &candidates[i]);
+		stored_close(candidates[i].stored);
 	}
+}
+
+static int adopt_stored(struct adoption *adoption, struct stored *stored, size_t n_stored)
+{
+	_cleanup_(freep) struct candidate *candidates = calloc(n_stored + 1, sizeof(*candidates));
+
+	if (!candidates)
+		return -ENOMEM;
+	for (size_t i = 0; i < n_stored; i++) {
+		const char *path = stored[i].path ? strrchr(stored[i].path, '/') : NULL;
+
+		candidates[i].stored = &stored[i];
+		snprintf(candidates[i].label, sizeof(candidates[i].label), "%.*s",
+			 (int)sizeof(candidates[i].label) - 1, path ? path + 1 : stored[i].number);
+		read_bundle(&candidates[i]);
+	}
+	find_waited_for(candidates, n_stored);
+	adopt_those(adoption, candidates, n_stored, true);
+	adopt_those(adoption, candidates, n_stored, false);
+	return 0;
 }
 
 /* What a successor of ours will need is complete again. */
@@ -357,8 +427,6 @@ static void keep_all(struct adoption *adoption)
 		struct registration *registration = adoption->served[i];
 		int r;
 
-		if (!registration->paging.guest)
-			continue;
 		r = keeping_write(adoption->keeping, registration);
 		if (r < 0)
 			log_error(LOG_FIELDS(.guest = registration->paging.name, .error = r,
@@ -386,7 +454,7 @@ int adopt_all(struct store *store, struct registry *registry, struct keeping *ke
 	adoption.served = calloc(n_stored + 1, sizeof(*adoption.served));
 	r = adoption.served ? 0 : -ENOMEM;
 	if (r == 0) {
-		adopt_stored(&adoption, stored, n_stored);
+		r = adopt_stored(&adoption, stored, n_stored);
 		keep_all(&adoption);
 	}
 	stored_free(stored, n_stored);

@@ -90,7 +90,8 @@ static void look_at_mapper(struct paging *paging, struct paging_mapper *mapper)
 	int pidfd = handle_of(paging->guest, UFD_HANDLE_PIDFD, mapper->number);
 
 	if (refetch_uffd_inode(uffd, &mapper->uffd_inode) == 0)
-		mapper->has_duplicate = refetch_has_duplicate(mapper->pid, pidfd, uffd) == 1;
+		mapper->has_duplicate = refetch_uffd(mapper->pid, pidfd, mapper->uffd_inode,
+						     &mapper->copy_fd, NULL) == 0;
 }
 
 static int write_mappers(struct paging *paging)
@@ -107,6 +108,7 @@ static int write_mappers(struct paging *paging)
 		record.remote_fd = mapper->attachment.remote_fd;
 		record.uffd_inode = mapper->uffd_inode;
 		record.has_duplicate = mapper->has_duplicate;
+		record.copy_fd = mapper->copy_fd;
 		has_duplicates &= mapper->has_duplicate;
 		r = record_put_mapper(paging->guest, mapper->number, &record);
 	}
@@ -207,10 +209,11 @@ static void drop(void *userdata, struct paging *paging)
 
 static bool has_copy(struct paging *paging, const struct paging_mapper *mapper)
 {
-	int uffd = handle_of(paging->guest, UFD_HANDLE_UFFD, mapper->number);
 	int pidfd = handle_of(paging->guest, UFD_HANDLE_PIDFD, mapper->number);
+	int number = mapper->copy_fd;
 
-	return uffd >= 0 && refetch_has_duplicate(mapper->pid, pidfd, uffd) == 1;
+	return mapper->uffd_inode &&
+	       refetch_uffd(mapper->pid, pidfd, mapper->uffd_inode, &number, NULL) == 0;
 }
 
 bool keeping_may_leave(void *userdata, struct registration *registration)

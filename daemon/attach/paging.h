@@ -62,7 +62,8 @@ struct paging_mapper {
 	struct process_attachment
 		attachment;  /* owned; none if the process handed its uffd over itself */
 	uint64_t uffd_inode; /* 0: not looked at yet */
-	bool has_duplicate;  /* the process held a copy of its uffd when it became a mapper */
+	bool has_duplicate;  /* the process held a copy of its uffd when it became a mapper, */
+	int copy_fd;	     /* of this number */
 };
 
 /* Embedded. The first group is fixed at the beginning; the second belongs to whoever holds the lock. */

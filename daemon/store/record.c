@@ -40,7 +40,7 @@ struct mapper_layout {
 	int32_t remote_fd;
 	uint64_t uffd_inode;
 	uint32_t has_duplicate;
-	uint32_t reserved;
+	int32_t copy_fd;
 };
 static_assert(sizeof(struct mapper_layout) == 24, "appended to only");
 
@@ -106,6 +106,7 @@ static int put_mapper(struct ufd_pager_guest *guest, uint32_t tag, uint32_t id,
 		.remote_fd = record->remote_fd,
 		.uffd_inode = record->uffd_inode,
 		.has_duplicate = record->has_duplicate,
+		.copy_fd = record->copy_fd,
 	};
 
 	return ufd_pager_guest_put_record(guest, tag, id, &layout, sizeof(layout));
@@ -125,6 +126,7 @@ static int get_mapper(const struct ufd_pager_guest *guest, uint32_t tag, uint32_
 		.remote_fd = layout.remote_fd,
 		.uffd_inode = layout.uffd_inode,
 		.has_duplicate = layout.has_duplicate,
+		.copy_fd = layout.copy_fd,
 	};
 	return 0;
 }

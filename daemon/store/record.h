@@ -35,7 +35,8 @@ struct record_mapper {
 	pid_t pid;
 	int remote_fd; /* of the process's own copy that we made there; -1: it made it itself */
 	uint64_t uffd_inode; /* each userfaultfd has an inode of its own */
-	bool has_duplicate;  /* the process held a copy of it when it became a mapper */
+	bool has_duplicate;  /* the process held a copy of it when it became a mapper, */
+	int copy_fd;	     /* of this number: where to look first */
 };
 
 /* Each return: 0, -ENOENT (getting), -EBADMSG (getting: too short), -ENOSPC (putting). */

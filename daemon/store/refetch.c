@@ -114,15 +114,25 @@ int refetch_uffd_inode(int uffd, uint64_t *ret_inode)
 	return 0;
 }
 
-/* All userfaultfds lie on the one file system of anonymous inodes, whose device any of them tells. */
-static int next_uffd(DIR *dir, uint64_t inode)
+static bool is_uffd_of(int folder, int number, uint64_t inode)
+{
+	struct stat info;
+	char name[16];
+
+	snprintf(name, sizeof(name), "%d", number);
+	return fstatat(folder, name, &info, 0) == 0 && info.st_ino == inode &&
+	       is_uffd_link(folder, number);
+}
+
+/* Where it was, else anywhere. */
+static int find_uffd(DIR *dir, int number, uint64_t inode)
 {
 	struct dirent *entry;
-	struct stat info;
 
+	if (is_uffd_of(dirfd(dir), number, inode))
+		return number;
 	while ((entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && is_uffd_link(dirfd(dir), atoi(entry->d_name)) &&
-		    fstatat(dirfd(dir), entry->d_name, &info, 0) == 0 && info.st_ino == inode)
+		if (entry->d_name[0] != '.' && is_uffd_of(dirfd(dir), atoi(entry->d_name), inode))
 			return atoi(entry->d_name);
 	return -ENOENT;
 }
@@ -134,7 +144,7 @@ static bool has_inode(int fd, uint64_t inode)
 	return refetch_uffd_inode(fd, &found) == 0 && found == inode;
 }
 
-int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *ret_remote_fd, int *ret_fd)
+int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *remote_fd, int *ret_fd)
 {
 	_cleanup_(closep) int fd = -EBADF;
 	_cleanup_(closedirp) DIR *dir = NULL;
@@ -143,7 +153,7 @@ int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *ret_remote_fd, int *
 	r = open_fds(pid, &dir);
 	if (r < 0)
 		return r;
-	number = next_uffd(dir, inode);
+	number = find_uffd(dir, *remote_fd, inode);
 	if (!pidfd_is_alive(pidfd))
 		return -ESRCH;
 	if (number < 0)
@@ -156,19 +166,8 @@ int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *ret_remote_fd, int *
 			return -ENOENT;
 		*ret_fd = TAKE_FD(fd);
 	}
-	if (ret_remote_fd)
-		*ret_remote_fd = number;
+	*remote_fd = number;
 	return 0;
-}
-
-int refetch_has_duplicate(pid_t pid, int pidfd, int uffd)
-{
-	uint64_t inode;
-	int r = refetch_uffd_inode(uffd, &inode);
-
-	if (r == 0)
-		r = refetch_uffd(pid, pidfd, inode, NULL, NULL);
-	return r == 0 ? 1 : r == -ENOENT || r == -ESRCH ? 0 : r;
 }
 
 /* ---- one kind after the other ---- */
@@ -185,7 +184,8 @@ static int fetch_uffd(struct ufd_pager_guest *guest, uint32_t mapper,
 		r = -EBADMSG;
 	if (r == 0)
 		r = fetch_pidfd(info, &pidfd);
-	return r == 0 ? refetch_uffd(info->pid, pidfd, record.uffd_inode, NULL, ret_fd) : r;
+	return r == 0 ? refetch_uffd(info->pid, pidfd, record.uffd_inode, &record.copy_fd, ret_fd)
+		      : r;
 }
 
 static int fetch_pagemap(const struct ufd_handle_info *info, int *ret_fd)
@@ -229,8 +229,12 @@ static int open_mapped(const struct ufd_handle_info *info, int *ret_fd)
 	_cleanup_(closedirp) DIR *dir = NULL;
 	uint64_t start, end;
 	struct dirent *entry;
-	char path[48];
+	char path[80];
 
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, info->pid,
+		 info->address, info->address + info->length);
+	if (check_file(open(path, O_RDWR | O_CLOEXEC), info, ret_fd) == 0)
+		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/map_files", info->pid);
 	dir = opendir(path);
 	if (!dir)

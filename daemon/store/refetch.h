@@ -20,17 +20,9 @@ int refetch_uffd_inode(int uffd, uint64_t *ret_inode);
 
 /**
  * refetch_uffd() - the process's copy of a userfaultfd
- * @ret_remote_fd: its number there; may be NULL
- * @ret_fd:	   a duplicate, owned by the caller; NULL if none is wanted
+ * @remote_fd: its number there: where it was before, and where it is now
+ * @ret_fd:    a duplicate, owned by the caller; NULL if none is wanted
  *
  * Context: job. Return: 0, -ENOENT, -ESRCH, -errno if we may not look.
  */
-int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *ret_remote_fd, int *ret_fd);
-
-/**
- * refetch_has_duplicate() - does the process hold a duplicate of this uffd?
- *
- * Then our death means that faults wait, not that absent pages read zero.
- * Context: job. Return: 1, 0, or -errno if we may not look.
- */
-int refetch_has_duplicate(pid_t pid, int pidfd, int uffd);
+int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *remote_fd, int *ret_fd);

@@ -294,12 +294,18 @@ bool store_offer(struct store *store, const char *name, int fd)
 	return true;
 }
 
+void stored_close(struct stored *stored)
+{
+	closep(&stored->ledger);
+	closep(&stored->bundle);
+	stored->ledger = stored->bundle = -EBADF;
+}
+
 void stored_free(struct stored *stored, size_t n_stored)
 {
 	for (size_t i = 0; i < n_stored; i++) {
 		free(stored[i].path);
-		closep(&stored[i].ledger);
-		closep(&stored[i].bundle);
+		stored_close(&stored[i]);
 	}
 	free(stored);
 }
@@ -494,13 +500,10 @@ static int item_fill(struct store *store, struct item *item, struct ufd_pager_gu
 	return r == 0 ? item_send(store, item) : r;
 }
 
-/* Best effort: a ledger that cannot be mapped now asks for what it did. */
 static void ask_readers(const struct store *store, const struct item *item)
 {
-	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
-
-	if (store->min_reader && item->is_ours && ledger_adopt(&ledger, item->ledger) == 0)
-		ledger_set_min_reader(ledger, store->min_reader);
+	if (store->min_reader && item->is_ours)
+		(void)ledger_fd_set_min_reader(item->ledger, store->min_reader);
 }
 
 void store_set_min_reader(struct store *store, uint32_t layout)

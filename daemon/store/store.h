@@ -42,6 +42,8 @@ struct stored {
 	int bundle;			 /* owned; -EBADF if there is none */
 };
 void stored_free(struct stored *stored, size_t n_stored);
+/* The fds only. */
+void stored_close(struct stored *stored);
 
 /* @state_dir: NULL or "" for none; made if missing. Return: 0, -EMEDIUMTYPE (no tmpfs), -EBUSY (another ufdd has it), -errno. */
 int store_new(struct store **ret, const char *state_dir);

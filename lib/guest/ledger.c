@@ -336,6 +336,15 @@ void ledger_set_min_reader(struct ledger *ledger, uint32_t layout)
 	header->min_reader = layout | (uint64_t)~layout << 32;
 }
 
+int ledger_fd_set_min_reader(int fd, uint32_t layout)
+{
+	const uint64_t min_reader = layout | (uint64_t)~layout << 32;
+	ssize_t n = pwrite(fd, &min_reader, sizeof(min_reader),
+			   offsetof(struct header, min_reader));
+
+	return n < 0 ? -errno : n == sizeof(min_reader) ? 0 : -EIO;
+}
+
 uint32_t ledger_min_reader(const struct ledger *ledger)
 {
 	return (uint32_t)((const struct header *)ledger->fixed)->min_reader;

@@ -112,6 +112,8 @@ const char *ledger_guest_name(const struct ledger *ledger);
  */
 void ledger_set_min_reader(struct ledger *ledger, uint32_t layout);
 uint32_t ledger_min_reader(const struct ledger *ledger);
+/* The same by the fd of one that is known to be a ledger, in use or not. Return: 0 or -errno. */
+int ledger_fd_set_min_reader(int fd, uint32_t layout);
 
 struct ledger_messages *ledger_messages(struct ledger *ledger);
 void *ledger_scan_vector(struct ledger *ledger); /* LEDGER_SCAN_BYTES */
