@@ -182,13 +182,12 @@ static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memo
 		;
 	if (id == MAX_MEMORIES)
 		return -ENOSPC;
-	r = memory_new(&memory, id, &config, guest->ledger);
-	if (r < 0)
-		return r;
+	/* first its source: a memory without is none to a successor */
 	r = keep_source(guest->ledger, id, source);
+	if (r == 0)
+		r = memory_new(&memory, id, &config, guest->ledger);
 	if (r < 0) {
-		keep_drop_memory(guest->ledger, memory);
-		memory_free(memory);
+		ledger_drop_record(guest->ledger, LEDGER_SOURCE, id);
 		return r;
 	}
 	old = id < guest->n_memories ? guest->memories[id] : NULL;

@@ -29,9 +29,12 @@ struct word {
 
 void fate_point(void)
 {
+	uint64_t n;
+
 	if (!fate)
 		return;
-	if (atomic_fetch_add(&fate->n_points, 1) + 1 != atomic_load(&fate->dies_at))
+	n = atomic_fetch_add(&fate->n_points, 1) + 1;
+	if (!atomic_compare_exchange_strong(&fate->dies_at, &n, FATE_SEALED))
 		return;
 	atomic_store(&fate->has_died, 1);
 	kill(getpid(), SIGKILL);
@@ -84,32 +87,66 @@ static int keep(int socket, struct ufd_pager_guest *guest)
 	return 0;
 }
 
-static int build(struct ufd_pager *pager, int socket, const struct mortal_guest *of)
+/* All of the child's memory, or one of its halves. */
+static int add(int socket, struct ufd_pager_guest *guest, const struct mortal_guest *of,
+	       const char *name, uint64_t offset, uint64_t length)
 {
 	const struct paged_child *child = of->child;
-	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = of->no_background,
-		 .window_bytes = of->window_bytes, .other_mappers = UFD_OTHERS_IGNORE);
-	UFD_OPTS(ufd_pager_memory_opts, memory, .name = "ram", .length = child->length,
-		 .page_bytes = child->page_bytes, .backing = child->memfd, .kind = of->kind);
-	struct ufd_pager_guest *guest;
-	uint32_t mapper, id;
+	UFD_OPTS(ufd_pager_memory_opts, memory, .name = name, .length = length,
+		 .page_bytes = child->page_bytes, .backing = child->memfd, .kind = of->kind,
+		 .source_offset = offset, .backing_offset = child->memfd >= 0 ? offset : 0);
+	uint32_t id;
 	int r;
 
 	r = ufd_source_open(&memory.source, of->spec, of->source_fd, NULL);
-	if (r == 0)
-		r = ufd_pager_guest_new(pager, &guest, "mortal", &opts);
-	if (r == 0)
-		r = ufd_pager_guest_add_mapper(guest, child->uffd, child->pidfd, -1, &mapper);
 	if (r == 0)
 		r = ufd_pager_guest_add_memory(guest, &memory, &id);
 	if (r == 0)
 		r = keep(socket, guest);
 	if (r == 0)
-		r = ufd_pager_guest_add_mapping(guest, mapper, id, child->address, child->length, 0,
+		r = ufd_pager_guest_add_mapping(guest, 0, id, child->address + offset, length, 0,
 						NULL);
+	ufd_source_unref(memory.source);
+	return r;
+}
+
+static uint64_t first_bytes(const struct mortal_guest *of)
+{
+	return of->is_split ? of->child->length / 2 : of->child->length;
+}
+
+static int build(struct ufd_pager *pager, int socket, const struct mortal_guest *of,
+		 struct ufd_pager_guest **ret)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = of->no_background,
+		 .window_bytes = of->window_bytes, .other_mappers = UFD_OTHERS_IGNORE,
+		 .populated = of->kind == CHILD_SHMEM || of->kind == CHILD_HUGETLB
+				      ? UFD_POPULATED_PUNCH
+				      : UFD_POPULATED_KEEP);
+	struct ufd_pager_guest *guest;
+	uint32_t mapper;
+	int r;
+
+	r = ufd_pager_guest_new(pager, &guest, "mortal", &opts);
+	if (r == 0)
+		r = ufd_pager_guest_add_mapper(guest, of->child->uffd, of->child->pidfd, -1,
+					       &mapper);
+	if (r == 0)
+		r = add(socket, guest, of, "ram", 0, first_bytes(of));
 	if (r == 0)
 		r = ufd_pager_guest_start(guest);
+	*ret = guest;
 	return r;
+}
+
+static int plug(int socket, struct ufd_pager_guest *guest, const struct mortal_guest *of,
+		char order)
+{
+	uint64_t at = first_bytes(of), length = of->child->length - at;
+
+	if (order == 'i')
+		return add(socket, guest, of, "plug", at, length);
+	return ufd_pager_guest_remove_mapping(guest, 0, of->child->address + at, length);
 }
 
 static void print_report(void *userdata, const char *sentence)
@@ -117,7 +154,7 @@ static void print_report(void *userdata, const char *sentence)
 	printf("# adoption: %s\n", sentence);
 }
 
-static int adopt(struct ufd_pager *pager, const struct kept *kept)
+static int adopt(struct ufd_pager *pager, const struct kept *kept, struct ufd_pager_guest **ret)
 {
 	UFD_OPTS(ufd_pager_adopt_opts, opts, .handles = kept->handles, .n_handles = kept->n_handles,
 		 .report = print_report);
@@ -130,24 +167,28 @@ static int adopt(struct ufd_pager *pager, const struct kept *kept)
 	/* what was never served is begun anew by who asked for it */
 	if (!was_started)
 		ufd_pager_guest_free(guest);
+	*ret = guest;
 	return was_started ? ufd_pager_guest_start(guest) : -ENOENT;
 }
 
-static _Noreturn void pager_main(int socket, struct mortal *mortal,
-				 const struct mortal_guest *guest)
+static _Noreturn void pager_main(int socket, struct mortal *mortal, const struct mortal_guest *new)
 {
 	struct word word = { .is_serving = true };
+	struct ufd_pager_guest *guest = NULL;
 	struct ufd_pager *pager;
-	char byte;
+	char order;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fate = mortal->fate;
 	word.result = ufd_pager_new(&pager, NULL);
 	if (word.result == 0)
-		word.result = guest ? build(pager, socket, guest) : adopt(pager, &mortal->kept);
+		word.result = new ? build(pager, socket, new, &guest)
+				  : adopt(pager, &mortal->kept, &guest);
 	say(socket, &word, NULL, 0);
-	while (read(socket, &byte, 1) > 0)
-		;
+	while (read(socket, &order, 1) > 0) {
+		word.result = plug(socket, guest, &mortal->guest, order);
+		say(socket, &word, NULL, 0);
+	}
 	_exit(0);
 }
 
@@ -204,9 +245,20 @@ static bool listen_to(struct mortal *mortal, struct word *ret)
 	return true;
 }
 
-static int launch(struct mortal *mortal, const struct mortal_guest *guest)
+/* Until it has done what it was told, or is dead. */
+static int await(struct mortal *mortal)
 {
 	struct word word = {};
+
+	while (listen_to(mortal, &word))
+		if (word.is_serving)
+			return word.result;
+	mortal_wait(mortal);
+	return -ESRCH;
+}
+
+static int launch(struct mortal *mortal, const struct mortal_guest *guest)
+{
 	int sockets[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets))
@@ -218,16 +270,24 @@ static int launch(struct mortal *mortal, const struct mortal_guest *guest)
 	}
 	close(sockets[1]);
 	mortal->socket = sockets[0];
-	while (listen_to(mortal, &word))
-		if (word.is_serving)
-			return word.result;
-	mortal_wait(mortal);
-	return -ESRCH;
+	return await(mortal);
+}
+
+int mortal_plug(struct mortal *mortal, bool is_in)
+{
+	char order = is_in ? 'i' : 'o';
+
+	if (write(mortal->socket, &order, 1) != 1) {
+		mortal_wait(mortal);
+		return -ESRCH;
+	}
+	return await(mortal);
 }
 
 int mortal_start(struct mortal *mortal, const struct mortal_guest *guest)
 {
 	forget(&mortal->kept);
+	mortal->guest = *guest;
 	return launch(mortal, guest);
 }
 

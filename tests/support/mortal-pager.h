@@ -13,10 +13,12 @@
 #include "support/paged-child.h"
 #include "ufd/pager.h"
 
+#define FATE_SEALED UINT64_MAX
+
 /* Where a pager kills itself: shared by all processes of the test. Readable and writable. */
 struct fate {
 	_Atomic uint64_t n_points;    /* passed so far; see fate_point() */
-	_Atomic uint64_t dies_at;     /* 0: lives */
+	_Atomic uint64_t dies_at;     /* 0: lives; FATE_SEALED: it dies right now, or is dead */
 	_Atomic uint32_t dies_unread; /* after it has read a REMOVE, before it has applied it */
 	_Atomic uint32_t has_died;
 };
@@ -28,13 +30,6 @@ struct kept {
 	size_t n_handles;
 };
 
-struct mortal {
-	pid_t pid; /* 0: none runs */
-	int socket;
-	struct kept kept;
-	struct fate *fate;
-};
-
 /* How a guest of one memory is made. @child, @source_fd: borrowed by the pager's process. */
 struct mortal_guest {
 	const struct paged_child *child;
@@ -43,6 +38,15 @@ struct mortal_guest {
 	int source_fd;
 	uint32_t no_background;
 	uint64_t window_bytes;
+	bool is_split; /* the child's second half is a memory of its own, for mortal_plug() */
+};
+
+struct mortal {
+	pid_t pid; /* 0: none runs */
+	int socket;
+	struct kept kept;
+	struct fate *fate;
+	struct mortal_guest guest; /* as it was started */
 };
 
 void mortal_init(struct mortal *mortal);
@@ -54,6 +58,9 @@ void mortal_done(struct mortal *mortal); /* kills what runs */
  */
 int mortal_start(struct mortal *mortal, const struct mortal_guest *guest);
 int mortal_adopt(struct mortal *mortal);
+
+/* Have the pager add the second half, or take it out. Return: as starting. */
+int mortal_plug(struct mortal *mortal, bool is_in);
 
 /* SIGKILL, and wait for its end. */
 void mortal_kill(struct mortal *mortal);

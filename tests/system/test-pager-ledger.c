@@ -39,14 +39,6 @@ static void leave_served(struct left *left)
 	left_leave(left);
 }
 
-static uint64_t allocated_bytes(int fd)
-{
-	struct stat stat;
-
-	ck_assert_int_eq(fstat(fd, &stat), 0);
-	return (uint64_t)stat.st_blocks * 512;
-}
-
 /* ---- bytes that are wrong ---- */
 
 static const unsigned char *bytes_of(int fd, uint64_t *ret_length)
