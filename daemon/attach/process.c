@@ -269,7 +269,7 @@ static const char *const reasons[_INJECT_N] = {
 	[INJECT_HUNG] =
 		"none of its threads could be stopped in time: they wait in the kernel, for a page or a device; it is unharmed, try again",
 	[INJECT_SECCOMP] =
-		"a seccomp filter guards it, which only CAP_SYS_ADMIN (and no seccomp filter on ufdd itself) can suspend",
+		"a seccomp filter guards it, which only CAP_SYS_ADMIN (and no seccomp filter on ufdd itself) can suspend: see the drop-in seccomp-targets.conf in ufdd(8)",
 	[INJECT_FOREIGN_ABI] = "it is not a 64-bit x86 process",
 	[INJECT_NO_VDSO] = "it has no vdso with a system call instruction",
 	[INJECT_DISPATCHED] = "it intercepts its system calls (syscall user dispatch)",

@@ -3,20 +3,22 @@
 # have sourced tests/support/tap.sh.
 
 TOY=$BUILD/tests/support/toy-vmm
-GUEST_MIB=32
+GUEST_MIB=8
 
 # guest_image: once, before the first guest.
 guest_image() {
 	"$TOY" --write-image "$SCRATCH/image" --mib "$GUEST_MIB"
 }
 
-# guest_start NAME OPTION...: of toy-vmm; what it says goes to $SCRATCH/NAME.out.
+# guest_start NAME OPTION...: of toy-vmm; what it says goes to $SCRATCH/NAME.out. $guest_as is a command
+# that starts it as somebody.
 guest_start() {
 	local name=$1
 	shift
 
 	: >"$SCRATCH/$name.out"
-	process_start "$name" "$SCRATCH/$name.out" "$TOY" --name "$name" --image "$SCRATCH/image" \
+	# shellcheck disable=SC2086 # words
+	process_start "$name" "$SCRATCH/$name.out" ${guest_as:-} "$TOY" --name "$name" --image "$SCRATCH/image" \
 		--mib "$GUEST_MIB" "$@"
 }
 
@@ -35,9 +37,18 @@ guest_wait_line() {
 	done
 }
 
+# guest_hold NAME, guest_go NAME: it touches nothing meanwhile, so that what is absent stays absent however
+# long that takes.
+guest_hold() {
+	kill -STOP "${process_pids[$1]}"
+}
+
+guest_go() {
+	kill -CONT "${process_pids[$1]}"
+}
+
 # guest_finish NAME SECONDS: it comes to its end, and every page was right.
 guest_finish() {
-	log=$SCRATCH/$1.out
 	guest_wait_line "$1" '^{' "$2" || { guest_says "$1" '^{' || return; }
-	process_wait "$1" && grep -q '"ok":true,.*"wrong_pages":0,' "$log"
+	process_wait "$1" && grep -q '"ok":true,.*"wrong_pages":0,' "$SCRATCH/$1.out"
 }
