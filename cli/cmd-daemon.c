@@ -22,6 +22,12 @@ int cmd_status(struct session *session, int argc, char **argv)
 		{ "Stalled pages", "stalled_pages", COLUMN_NUMBER },
 		{ "Connections", "connections", COLUMN_NUMBER },
 		{ "Resident", "resident_bytes", COLUMN_BYTES },
+		{ "Store", "store", COLUMN_TEXT },
+		{ "Stored fds", "stored_fds", COLUMN_NUMBER },
+		{ "Adopted guests", "adopted_guests", COLUMN_NUMBER },
+		{ "Adopted within", "adopted_ns", COLUMN_NS },
+		{ "Draining", "draining", COLUMN_TEXT },
+		{ "Uncommitted", "uncommitted", COLUMN_TEXT },
 		{},
 	};
 	json_t *reply = NULL;
