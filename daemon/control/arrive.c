@@ -45,7 +45,7 @@ static bool is_name(const char *name)
 	return true;
 }
 
-static int refuse_existing(const char *name, struct refusal *refusal)
+int refuse_existing(const char *name, struct refusal *refusal)
 {
 	return refusal_set(refusal, "io.ufd.guest.GuestExists", json_pack("{s:s}", "name", name),
 			   "guest `%s` exists already", name);

@@ -40,6 +40,9 @@ int arrive_register(struct control *control, struct call *call, const char *name
  */
 bool arrive_await(struct control *control, struct call *call, const char *name);
 
+/* Always -ECANCELED. */
+int refuse_existing(const char *name, struct refusal *refusal);
+
 /* It serves: reply with `guest`. */
 void arrive_reply(struct registration *registration, pid_t pid, int pidfd, uid_t owner,
 		  struct call *call);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "attach/again.h"
 #include "attach/arrival.h"
 #include "attach/client.h"
 #include "control/arrive.h"
@@ -12,6 +13,7 @@
 #include "control/method.h"
 #include "control/methods-guest.h"
 #include "kernel/pidfd.h"
+#include "refusal.h"
 #include "registry.h"
 
 struct hand_over {
@@ -21,7 +23,8 @@ struct hand_over {
 	struct plan_mapper mapper; /* its pidfd is owned */
 	struct arrival_rights rights;
 	uid_t owner;
-	bool is_new; /* Attach, not AddRegions */
+	bool is_new;   /* Attach, not AddRegions */
+	bool is_again; /* Attach of a guest that this process has already */
 };
 
 static void hand_over_free(struct hand_over *work)
@@ -64,13 +67,28 @@ static int add_regions_run(struct hand_over *work, struct refusal *refusal)
 	return r;
 }
 
+static int again_run(struct hand_over *work, struct refusal *refusal)
+{
+	struct paging *paging = &work->registration->paging;
+	bool is_same;
+
+	paging_lock(paging);
+	is_same = paging->guest && again_is_same(paging, &work->plan, &work->mapper);
+	paging_unlock(paging);
+	return is_same ? 0 : refuse_existing(paging->name, refusal);
+}
+
 static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct hand_over *work = data;
 	struct registration *registration = work->registration;
 	int r;
 
+	if (work->is_again)
+		return again_run(work, refusal);
 	r = open_sender(work, refusal);
+	if (r == 0 && !work->rights.is_admin)
+		r = plan_check_sources(&work->plan, refusal);
 	if (r == 0)
 		r = plan_check_maps(&work->plan, work->mapper.pid, refusal);
 	if (r < 0)
@@ -88,8 +106,18 @@ static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 
 static void hand_over_reply(void *data, struct call *call)
 {
+	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct hand_over *work = data;
 
+	if (work->is_again && work->registration->shown) {
+		call_reply(call, json_pack("{s:o}", "guest", guest_json(work->registration)));
+		return;
+	}
+	if (work->is_again) {
+		refuse_no_guest(work->registration->paging.name, &refusal);
+		call_refuse(call, &refusal);
+		return;
+	}
 	if (!work->is_new) {
 		call_reply(call, NULL);
 		return;
@@ -189,7 +217,9 @@ static const struct call_job_ops hand_over_ops = {
 
 int method_attach(struct control *control, struct call *call, struct refusal *refusal)
 {
+	const char *name = json_string_value(json_object_get(call->parameters, "name"));
 	_cleanup_(hand_over_freep) struct hand_over *work = NULL;
+	struct registration *known;
 	struct settings settings;
 	int r;
 
@@ -204,10 +234,16 @@ int method_attach(struct control *control, struct call *call, struct refusal *re
 			return refusal_set(
 				refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", ""),
 				"memory `%s` needs a source", work->plan.memories[i].name);
+	known = registry_find(control->registry, name);
+	if (known && !known->is_process && known->pid == call->sender &&
+	    known->owner == work->owner) {
+		work->is_again = true;
+		work->registration = registration_ref(known);
+		return call_job_start(control, call, &hand_over_ops, CALL_TIMEOUT_NS,
+				      TAKE_PTR(work), refusal);
+	}
 	work->is_new = true;
-	r = arrive_register(control, call,
-			    json_string_value(json_object_get(call->parameters, "name")), &settings,
-			    &work->registration, refusal);
+	r = arrive_register(control, call, name, &settings, &work->registration, refusal);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	return call_job_start(control, call, &hand_over_ops, ARRIVE_TIMEOUT_NS, TAKE_PTR(work),

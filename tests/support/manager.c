@@ -299,15 +299,37 @@ int manager_stop(struct manager *manager)
 	return status;
 }
 
+/* Holding the lock. */
+static bool has(const struct manager *manager, const char *name)
+{
+	for (size_t i = 0; i < manager->n_fds; i++)
+		if (strcmp(manager->fds[i].name, name) == 0)
+			return true;
+	return false;
+}
+
 bool manager_has(struct manager *manager, const char *name)
 {
-	bool has = false;
+	bool found;
 
 	pthread_mutex_lock(&manager->lock);
-	for (size_t i = 0; i < manager->n_fds; i++)
-		has |= strcmp(manager->fds[i].name, name) == 0;
+	found = has(manager, name);
 	pthread_mutex_unlock(&manager->lock);
-	return has;
+	return found;
+}
+
+void manager_await_lack(struct manager *manager, const char *name)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += PATIENCE_S;
+	pthread_mutex_lock(&manager->lock);
+	while (has(manager, name))
+		ck_assert_msg(
+			pthread_cond_timedwait(&manager->changed, &manager->lock, &deadline) == 0,
+			"%s is still stored", name);
+	pthread_mutex_unlock(&manager->lock);
 }
 
 void manager_forget(struct manager *manager, const char *name)

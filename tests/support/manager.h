@@ -63,6 +63,8 @@ int manager_stop(struct manager *manager);
 
 /* Is there an fd of this name? */
 bool manager_has(struct manager *manager, const char *name);
+/* Wait until it is forgotten: the daemon says so without waiting. */
+void manager_await_lack(struct manager *manager, const char *name);
 /* Forget one, as if it had never been stored. */
 void manager_forget(struct manager *manager, const char *name);
 /* What the daemon has written so far; owned by the caller. */

@@ -200,8 +200,10 @@ START_TEST(a_name_serves_one_guest)
 
 	vmm_begin(&vmm);
 	attach_well(&vmm);
-	service_expect(vmm.client, "the name again", "io.ufd.guest.Attach", good_call(&vmm),
-		       vmm.fds, N_FDS, "io.ufd.guest.GuestExists", NULL);
+	service_expect(vmm.client, "the name again", "io.ufd.guest.Attach",
+		       attach_call("g", json_pack("[o]", region(&vmm, 0, 1))), vmm.fds, N_FDS,
+		       "io.ufd.guest.GuestExists", NULL);
+	attach_well(&vmm);			    /* the same hand-over again is the same guest */
 	ck_assert_uint_eq(vmm.bytes[9 * PAGE], 10); /* and the one that is there is served */
 	vmm_end(&vmm);
 }
