@@ -116,12 +116,16 @@ static void add_cgroup(struct bundle *bundle, const char *prefix, pid_t pid)
 	bundle_add_text(bundle, member, text);
 }
 
-void bundle_add_process(struct bundle *bundle, const char *prefix, pid_t pid)
+void bundle_add_process(struct bundle *bundle, pid_t pid)
 {
 	static const char *const files[] = { "status", "stat",	       "limits", "maps",
 					     "smaps",  "smaps_rollup", "cgroup", "mountinfo" };
-	char path[64], member[256];
+	char path[64], member[256], prefix[64];
 
+	snprintf(prefix, sizeof(prefix), "processes/%d", pid);
+	snprintf(member, sizeof(member), "%s/threads.txt", prefix);
+	if (bundle_has(bundle, member))
+		return;
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	if (access(path, F_OK) < 0) {
 		bundle_note_missing(bundle, prefix, "process %d has ended", pid);
@@ -256,8 +260,6 @@ void bundle_add_ledger(struct bundle *bundle, struct ledger *ledger, const char 
 	fclose(out);
 	snprintf(member, sizeof(member), "%s/ledger.txt", folder);
 	bundle_add_bytes(bundle, member, text, n_text);
-	for (uint32_t i = 0; i < view->n_mappers; i++) {
-		snprintf(member, sizeof(member), "%s/process-%d", folder, view->mappers[i].pid);
-		bundle_add_process(bundle, member, view->mappers[i].pid);
-	}
+	for (uint32_t i = 0; i < view->n_mappers; i++)
+		bundle_add_process(bundle, view->mappers[i].pid);
 }

@@ -7,9 +7,11 @@
 struct bundle;
 struct ledger;
 
-/* Of a process: status, limits, maps, threads, fds by name, control groups. Never its memory, its
- * command line or its environment. @prefix: the folder in the bundle. */
-void bundle_add_process(struct bundle *bundle, const char *prefix, pid_t pid);
+/*
+ * Of a process: status, limits, maps, threads, fds by name, control groups, once in processes/PID.
+ * Never its memory, its command line or its environment.
+ */
+void bundle_add_process(struct bundle *bundle, pid_t pid);
 
 /* The ledger of a guest, decoded: board, flight recorder, memories; then its processes. @path: where
  * it was found. */

@@ -21,7 +21,7 @@
 
 #define STATE_DIRECTORY	   "/run/ufd/state"
 #define DAEMON_PATIENCE_NS (2 * NSEC_PER_SEC)
-#define LOOK_PATIENCE_NS   (5 * NSEC_PER_SEC)
+#define LOOK_PATIENCE_NS   (60 * NSEC_PER_SEC)
 
 /* ---- the machine ----------------------------------------------------------------------------- */
 
@@ -134,46 +134,28 @@ static void add_daemon(struct bundle *bundle, const char *socket_path)
 
 /* ---- processes and ledgers ------------------------------------------------------------------- */
 
-struct collection {
-	struct bundle *bundle;
-	pid_t pagers[64];
-	size_t n_pagers;
-};
-
 static void collect_ledger(struct ledger *given, const char *path, void *userdata)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = given;
-	struct collection *collection = userdata;
 	pid_t pid = 0;
 
-	bundle_add_ledger(collection->bundle, ledger, path);
-	if (sscanf(path, "/proc/%d/", &pid) != 1 || pid <= 1)
-		return;
-	for (size_t i = 0; i < collection->n_pagers; i++)
-		if (collection->pagers[i] == pid)
-			return;
-	if (collection->n_pagers < 64)
-		collection->pagers[collection->n_pagers++] = pid;
+	bundle_add_ledger(userdata, ledger, path);
+	if (sscanf(path, "/proc/%d/", &pid) == 1 && pid > 1)
+		bundle_add_process(userdata, pid);
 }
 
 static void add_guests(struct bundle *bundle, const char *directory)
 {
 	struct ledger_search search = { .directory = directory,
 					.deadline_ns = clock_now_ns() + LOOK_PATIENCE_NS };
-	struct collection collection = { .bundle = bundle };
-	char prefix[64];
 
-	ledger_search_each(&search, collect_ledger, &collection);
-	for (size_t i = 0; i < collection.n_pagers; i++) {
-		snprintf(prefix, sizeof(prefix), "pager-%d", collection.pagers[i]);
-		bundle_add_process(bundle, prefix, collection.pagers[i]);
-	}
+	ledger_search_each(&search, collect_ledger, bundle);
 	if (search.n_hidden)
 		bundle_note_missing(bundle, "guests",
 				    "the files of %zu processes are hidden from us: run it as root",
 				    search.n_hidden);
 	if (search.is_cut)
-		bundle_note_missing(bundle, "guests", "there were too many processes to look at");
+		bundle_note_missing(bundle, "guests", "there were too many to look at all of them");
 }
 
 static void add_contents(struct bundle *bundle)

@@ -69,3 +69,10 @@ void fd_walk(struct fd_walk *walk, fd_walk_fn visit, void *userdata)
 			return;
 	}
 }
+
+void fd_walk_process(pid_t pid, fd_walk_fn visit, void *userdata)
+{
+	struct fd_walk walk = { .deadline_ns = UINT64_MAX };
+
+	(void)walk_process(&walk, pid, visit, userdata);
+}

@@ -23,3 +23,6 @@ struct fd_walk {
 };
 
 void fd_walk(struct fd_walk *walk, fd_walk_fn visit, void *userdata);
+
+/* Those of one process. */
+void fd_walk_process(pid_t pid, fd_walk_fn visit, void *userdata);

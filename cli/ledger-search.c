@@ -106,6 +106,17 @@ static void ask_for_ledger(struct ledger_search *search, struct varlink_client *
 		search->origin = LEDGER_OF_DAEMON;
 }
 
+/* Who listens. That is the service manager where it made the socket, and then it tells nothing. */
+static pid_t peer_of(const struct varlink_client *client)
+{
+	struct ucred peer = {};
+	socklen_t n_peer = sizeof(peer);
+
+	if (getsockopt(varlink_client_fd(client), SOL_SOCKET, SO_PEERCRED, &peer, &n_peer) < 0)
+		return 0;
+	return peer.pid > 1 ? peer.pid : 0;
+}
+
 static void search_daemon(struct ledger_search *search)
 {
 	_cleanup_(varlink_client_freep) struct varlink_client *client = NULL;
@@ -123,6 +134,7 @@ static void search_daemon(struct ledger_search *search)
 							       : DAEMON_ABSENT;
 		return;
 	}
+	search->daemon_pid = peer_of(client);
 	if (!ask(client, "io.ufd.manager.Status", NULL, deadline_ns, &status, &search->answer))
 		return;
 	search->answered_ns = clock_now_ns() - begun_ns;
@@ -177,6 +189,60 @@ static void search_processes(struct ledger_search *search)
 	search->is_cut = walk.is_cut;
 }
 
+/* The inode of the socket that listens at our path, as /proc/net/unix tells. */
+static bool find_listening(const char *path, char ret_name[64])
+{
+	_cleanup_(freep) char *line = NULL;
+	size_t n_line = 0, n_path = strlen(path);
+	FILE *file = fopen("/proc/net/unix", "re");
+	bool is_found = false;
+
+	while (file && !is_found && getline(&line, &n_line, file) > 0) {
+		unsigned long flags, inode;
+		char *at = strchr(line, '/');
+
+		if (!at || strncmp(at, path, n_path) || at[n_path] != '\n' ||
+		    sscanf(line, "%*s %*s %*s %lx %*s %*s %lu", &flags, &inode) != 2 ||
+		    !(flags & 0x10000)) /* __SO_ACCEPTCON */
+			continue;
+		snprintf(ret_name, 64, "socket:[%lu]", inode);
+		is_found = true;
+	}
+	if (file)
+		fclose(file);
+	return is_found;
+}
+
+struct listener {
+	char name[64];
+	pid_t pid;
+};
+
+static bool visit_listener(pid_t pid, int fd, const char *name, void *userdata)
+{
+	struct listener *listener = userdata;
+
+	if (pid == 1 || strcmp(name, listener->name))
+		return true;
+	listener->pid = pid;
+	return false;
+}
+
+/*
+ * The daemon behind our socket, though it does not answer: two daemons may each have a guest of the
+ * same name.
+ */
+static void find_daemon(struct ledger_search *search)
+{
+	struct fd_walk walk = { .deadline_ns = search->deadline_ns };
+	struct listener listener = {};
+
+	if (search->daemon_pid || !find_listening(search->socket_path, listener.name))
+		return;
+	fd_walk(&walk, visit_listener, &listener);
+	search->daemon_pid = listener.pid;
+}
+
 /* ---- files ----------------------------------------------------------------------------------- */
 
 static void close_dir(DIR **dir)
@@ -220,10 +286,15 @@ static bool visit_file(int fd, const char *path, void *userdata)
 int ledger_search_run(struct ledger_search *search)
 {
 	search_daemon(search);
-	if (!search->ledger)
-		search_processes(search);
+	if (search->ledger)
+		return 0;
+	find_daemon(search);
+	if (search->daemon_pid)
+		fd_walk_process(search->daemon_pid, visit_fd, search);
 	if (!search->ledger && search->directory)
 		each_file(search->directory, visit_file, search);
+	if (!search->ledger)
+		search_processes(search);
 	return 0;
 }
 

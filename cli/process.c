@@ -333,10 +333,3 @@ size_t process_count(const struct process *process, enum thread_wait wait)
 		n += process->threads[i].wait == wait;
 	return n;
 }
-
-bool process_is_all(const struct process *process, enum thread_wait wait)
-{
-	size_t n = process_count(process, wait);
-
-	return n && n + process_count(process, THREAD_DEAD) == process->n_threads;
-}

@@ -21,7 +21,7 @@
 enum thread_wait {
 	THREAD_RUNS,	  /* on a CPU, or ready for one */
 	THREAD_USERFAULT, /* a fault that a userfaultfd must answer */
-	THREAD_STOPPED,	  /* by a signal */
+	THREAD_STOPPED,	  /* by a signal, as all threads of its process that can be */
 	THREAD_TRACED,	  /* held by a debugger */
 	THREAD_FROZEN,	  /* by the freezer of its cgroup */
 	THREAD_BLOCKED,	  /* in something else, see @inside */
@@ -75,9 +75,6 @@ DEFINE_CLEANUP(struct process, process_free)
 
 /* How many threads wait like this. */
 size_t process_count(const struct process *process, enum thread_wait wait);
-
-/* Is all of it held by this (stopped, traced, frozen)? Threads that are dead do not count. */
-bool process_is_all(const struct process *process, enum thread_wait wait);
 
 /* What the file behind an fd of it is called, as in /proc/PID/fd; "" if we may not see that. */
 void process_fd_name(pid_t pid, int fd, char *ret, size_t n_ret);

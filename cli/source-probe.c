@@ -60,8 +60,11 @@ static _Noreturn void probe_child(int out, const char *path, uint64_t offset)
 	struct source_probe probe;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* it may outlive us: nobody must wait for the end of an output that it still has open */
+	if (dup2(out, 3) < 0 || close_range(0, 2, 0) < 0 || close_range(4, ~0U, 0) < 0)
+		_exit(1);
 	probe = try_read(path, offset);
-	_exit(write(out, &probe, sizeof(probe)) != sizeof(probe));
+	_exit(write(3, &probe, sizeof(probe)) != sizeof(probe));
 }
 
 void source_probe_run(struct source_probe *ret, const char *path, uint64_t offset,

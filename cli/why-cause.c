@@ -67,7 +67,7 @@ static void find_held_process(struct why *why, const struct why_process *entry)
 		why_remedy(cause, "It goes on.", "%s", "");
 		if (cause)
 			cgroup_thaw_command(&entry->frozen, cause->remedy, sizeof(cause->remedy));
-	} else if (process_is_all(process, THREAD_STOPPED)) {
+	} else if (process_count(process, THREAD_STOPPED)) {
 		cause = why_add(why, "target_stopped", WHY_SURE,
 				"Process %d (%s) is stopped by a signal.", process->pid,
 				process->name);
@@ -247,8 +247,8 @@ static bool find_other_uffd(struct why *why)
 			"Thread %d of process %d (%s) waits for a userfaultfd that is not ufdd's: "
 			"process %d (%s) serves it%s.",
 			waiter->thread->tid, process->pid, process->name, pid, handler->name,
-			process_is_all(handler, THREAD_STOPPED) ? ", and is stopped" : "");
-		if (process_is_all(handler, THREAD_STOPPED))
+			process_count(handler, THREAD_STOPPED) ? ", and is stopped" : "");
+		if (process_count(handler, THREAD_STOPPED))
 			why_remedy(cause, "It goes on and answers.", "kill -CONT %d", pid);
 		else
 			why_remedy(cause, "Shows what that process is doing.",

@@ -154,7 +154,8 @@ static enum pager_state judge_pager(struct why *why)
 	/* the number of a process that is gone came again */
 	if (beat_us && pager->started_us > beat_us + slept_us() + CLOCK_SLACK_US)
 		return PAGER_GONE;
-	if (process_is_all(pager, THREAD_STOPPED))
+	/* the signal stops all threads, but those that nothing can interrupt come to it later */
+	if (process_count(pager, THREAD_STOPPED))
 		return PAGER_STOPPED;
 	if (process_count(pager, THREAD_TRACED))
 		return PAGER_TRACED;

@@ -56,7 +56,11 @@ struct source_look {
 	struct source_mount mount;
 };
 
-static void look_at_source(const struct why *why, const struct why_page *page,
+/*
+ * @may_read: try it ourselves. A file system that hangs keeps whoever reads from it, so that is done
+ * only where the pager's own read is no proof.
+ */
+static void look_at_source(const struct why *why, const struct why_page *page, bool may_read,
 			   struct source_look *ret)
 {
 	const struct view_memory *memory = memory_of(why, page);
@@ -84,7 +88,7 @@ static void look_at_source(const struct why *why, const struct why_page *page,
 		snprintf(ret->shown, sizeof(ret->shown), "the file with inode %lu on device %u:%u",
 			 memory->file.inode, major(memory->file.device),
 			 minor(memory->file.device));
-	if (ret->open_path[0])
+	if (ret->open_path[0] && may_read)
 		source_probe_run(&ret->probe, ret->open_path, ret->offset, PROBE_PATIENCE_NS);
 }
 
@@ -115,7 +119,7 @@ static void remedy_hanging_fuse(const struct why *why, struct why_cause *cause, 
 
 	if (pid)
 		(void)process_read(&server, pid);
-	if (server && process_is_all(server, THREAD_STOPPED)) {
+	if (server && process_count(server, THREAD_STOPPED)) {
 		why_remedy(cause,
 			   "The process that serves this file system is stopped; it goes on.",
 			   "kill -CONT %d", pid);
@@ -235,7 +239,7 @@ static bool add_empty_pool(struct why *why, const struct why_page *page)
 	char text[128];
 
 	if (read_pool(memory->page_bytes, "free_hugepages") >
-	    read_pool(memory->page_bytes, "resv_hugepages") + 1)
+	    read_pool(memory->page_bytes, "resv_hugepages"))
 		return false;
 	describe_page(why, page, text, sizeof(text));
 	cause = why_add(
@@ -309,7 +313,7 @@ static bool find_stall_cause(struct why *why, const struct why_page *page)
 		add_no_memory(why, page);
 		return true;
 	}
-	look_at_source(why, page, &look);
+	look_at_source(why, page, true, &look);
 	if (page->error == ESTALE && is_changed(&memory_of(why, page)->file, &look.probe))
 		add_changed_source(why, page, &look);
 	else if (look.probe.result == PROBE_HANGS)
@@ -328,7 +332,7 @@ static bool find_read_cause(struct why *why, const struct why_page *page)
 
 	if (!is_long)
 		return false;
-	look_at_source(why, page, &look);
+	look_at_source(why, page, !is_pager_well(why), &look);
 	/* a pager that is stopped takes no answer: only what we find ourselves counts */
 	if (look.probe.result != PROBE_HANGS && !is_pager_well(why))
 		return false;

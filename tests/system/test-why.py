@@ -23,17 +23,21 @@ HUGE_BLOCKS = 512
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 LIMIT_S = 2.0
 
-# Takes every free huge page, one by one, and keeps them.
+# Takes every free huge page, also those that others give back, until it is told to stop; then keeps them.
 HOG = """
-import mmap, sys
+import mmap, select, sys
 kept = []
-while True:
+is_full = False
+while not select.select([sys.stdin], [], [], 0.01 if is_full else 0)[0]:
     try:
         kept.append(mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000))
         kept[-1][0] = 1
     except OSError:
-        break
-print("full", flush=True)
+        if not is_full:
+            print("full", flush=True)
+        is_full = True
+sys.stdin.readline()
+print("stopped", flush=True)
 sys.stdin.read()
 """
 
@@ -310,6 +314,9 @@ def hugetlb_exhausted(stack):
     expect(world, "an empty pool of huge pages", "hugetlb_exhausted")
     world.stop_daemon()
     answer = expect(world, "an empty pool of huge pages", "hugetlb_exhausted", is_stopped=True)
+    hog.stdin.write("stop\n")
+    hog.stdin.flush()
+    hog.stdout.readline()
     expect_cure(world, "an empty pool of huge pages", answer, HUGE_BLOCKS)
 
 
