@@ -304,6 +304,15 @@ static int add_all(struct upgrade *upgrade, const struct upgrade_go *go, struct 
 	return 0;
 }
 
+/* Does the manager keep one fd more? If not it would let it go without a word. */
+static bool has_room(const struct store *store)
+{
+	size_t n_fds, n_name_bytes;
+
+	store_count(store, &n_fds, &n_name_bytes);
+	return n_fds < manager_store_max();
+}
+
 /* What we are becomes what was before. It is kept before anybody runs the other one. */
 static int keep_own(struct upgrade *upgrade)
 {
@@ -317,12 +326,12 @@ static int keep_own(struct upgrade *upgrade)
 	snprintf(upgrade->before_name, sizeof(upgrade->before_name), "old%u", ledger_layout);
 	if (directory)
 		r = program_file_save(directory, upgrade->before_name, upgrade->own);
-	if (r == 0 && manager_store_max()) {
-		r = manager_keep(upgrade->before_name, upgrade->before);
-		if (r == 0)
-			r = manager_barrier();
-	}
-	return r;
+	if (r < 0 || !manager_store_max() || (!has_room(upgrade->store) && directory))
+		return r;
+	if (!has_room(upgrade->store))
+		return -ENOSPC;
+	r = manager_keep(upgrade->before_name, upgrade->before);
+	return r < 0 ? r : manager_barrier();
 }
 
 static int prepare(struct upgrade *upgrade, const struct upgrade_go *go, struct reexec **ret)

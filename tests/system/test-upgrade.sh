@@ -187,8 +187,18 @@ load() {
 	rm -f "$SCRATCH/load"
 }
 
+# Whoever takes over must not be ended by a signal for which it has no handler yet.
+begin_signals() {
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	process_start signals /dev/null bash -c 'exec {never}<> <(:)
+		while kill -HUP "$1"; do read -r -t 0.002 -u $never; done' signals "${process_pids[ufdd]}"
+}
+
 test_load() {
-	start_ufdd && load "20 upgrades and ways back under load, without a store" --rounds 20 && end_daemon
+	start_ufdd && begin_signals &&
+		load "20 upgrades and ways back under load, without a store, and signals at any moment" --rounds 20
+	process_kill signals
+	end_daemon
 	daemon && load "20 upgrades and ways back under load, with a state directory" --rounds 20 && end_daemon
 }
 
