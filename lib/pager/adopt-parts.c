@@ -140,8 +140,12 @@ static int adopt_mapper(struct adoption *adoption, uint32_t id,
 			(void)adoption_handle(adoption, UFD_HANDLE_PAGEMAP, id, check_pagemap, what,
 					      &pagemap);
 	}
-	/* it was being announced when the former process died: nothing was registered with it */
-	if (r < 0 && !adoption->n_mappings[id])
+	/*
+	 * It was being announced when the former process died: nothing was registered with it. Or the
+	 * guest was being freed, which came as far as that nobody has its userfaultfd any more.
+	 */
+	if (r < 0 &&
+	    (!adoption->n_mappings[id] || (adoption->is_nowhere && !adoption->paged->is_started)))
 		closep(&pidfd), pidfd = -EBADF;
 	else if (r < 0)
 		return r;

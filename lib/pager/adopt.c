@@ -42,6 +42,7 @@ int adoption_refetch(struct adoption *adoption, uint32_t kind, uint32_t id, hand
 	const char *instead;
 	int r;
 
+	adoption->is_nowhere = false;
 	if (!adoption->opts.refetch) {
 		adoption_report(adoption, "The %s of %s was not kept.", handle_kind_name(kind),
 				what);
@@ -51,6 +52,7 @@ int adoption_refetch(struct adoption *adoption, uint32_t kind, uint32_t id, hand
 	if (r < 0) {
 		adoption_report(adoption, "The %s of %s was not kept, and was not found: %s.",
 				handle_kind_name(kind), what, strerror(-r));
+		adoption->is_nowhere = r == -ENOENT;
 		return -EBADF;
 	}
 	instead = check(adoption, id, fd);

@@ -9,6 +9,8 @@
  *
  *	a process that has ended	it stays a mapper that is gone; the others are served
  *	a mapper without mappings	died while it was announced: its handles may be missing
+ *	a guest that was being freed,	it is over: nobody keeps handles of what is unregistered
+ *	and no userfaultfd anywhere
  *	a mapping half made		undone by the start
  *	a memory mapped nowhere		forgotten by the start; its handles may be missing
  *	a source that is gone or	nothing, if no page of its memory is absent
@@ -28,6 +30,7 @@ struct adoption {
 	bool *are_used;			  /* owned; which of the handles were looked at */
 	uint32_t n_mappings[MAX_MAPPERS]; /* recorded */
 	bool is_shown[MAX_MEMORIES];	  /* by an open mapping */
+	bool is_nowhere; /* what was not found last surely is not there: -ENOENT of @opts.refetch */
 	int refused; /* why the last source was: -ESTALE, it has changed; -errno of our own needs; or 0 */
 };
 

@@ -280,10 +280,12 @@ static int find_rubbish(void *userdata, struct ufd_pager_guest *guest, uint32_t 
 	return 0;
 }
 
+static int why_not = -EPERM; /* each test is a process */
+
 static int find_nothing(void *userdata, struct ufd_pager_guest *guest, uint32_t kind, uint32_t id,
 			int *ret_fd)
 {
-	return -EPERM;
+	return why_not;
 }
 
 START_TEST(all_handles_may_be_found_elsewhere)
@@ -416,6 +418,25 @@ START_TEST(one_that_was_never_served_is_undone_by_freeing_it)
 	left.guest = ufd_pager_guest_free(left.guest);
 	/* nobody serves it, and nobody needs to */
 	ck_assert_uint_eq(child_peek(&left.child, 0), 0);
+	left_done(&left);
+}
+END_TEST
+
+/* Handles are kept before anything is registered, and until all is unregistered. */
+START_TEST(one_that_is_not_served_and_has_no_handles_any_more_is_over)
+{
+	struct left left;
+	int was_started;
+
+	left_init(&left, CHILD_SHMEM, NULL);
+	ck_assert_int_eq(map_all(&left), 0);
+	left_leave(&left);
+	while (left.kept.n_handles)
+		left_lose(&left, left.kept.handles[0].kind, left.kept.handles[0].id);
+	left.refetch = find_nothing;
+	ck_assert_int_eq(left_adopt(&left, &was_started), -EBADF);
+	why_not = -ENOENT;
+	ck_assert_int_eq(left_adopt(&left, &was_started), -ESRCH);
 	left_done(&left);
 }
 END_TEST
@@ -568,6 +589,7 @@ int main(void)
 			UNIT_TABLE(a_guest_whose_processes_have_ended_is_not_adopted, are_reaped),
 			UNIT(the_processes_that_are_left_are_served),
 			UNIT(one_that_was_never_served_is_undone_by_freeing_it),
+			UNIT(one_that_is_not_served_and_has_no_handles_any_more_is_over),
 			UNIT_TABLE(a_mapping_half_made_is_unregistered_and_its_memory_forgotten,
 				   halves),
 			UNIT(a_process_without_mappings_needs_no_handles),
