@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
 
 #include "attach/arrival.h"
 #include "base/units.h"
@@ -83,9 +83,11 @@ int bring_target_by_socket(struct bring_target *ret, int socket, struct refusal 
 
 bool bring_is_socket(int fd)
 {
-	struct stat info;
+	int domain;
+	socklen_t n = sizeof(domain);
 
-	return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
+	/* not fstat(): of a stranger's file it might never answer */
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0;
 }
 
 /* ---- plans ---- */

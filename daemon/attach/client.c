@@ -63,10 +63,12 @@ int client_check_pagemap(int pagemap, json_int_t index, struct refusal *refusal)
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", pagemap);
 	n = readlink(link, target, sizeof(target) - 1);
-	if (n < 0 || fstatfs(pagemap, &info) < 0)
+	if (n < 0)
 		return BAD_FD(refusal, index, "cannot be inspected: %s", strerror(errno));
 	target[n] = '\0';
-	if (info.f_type != PROC_MAGIC || n < 8 || strcmp(target + n - 8, "/pagemap") != 0)
+	/* the name first: the file system of any other file may be one that never answers */
+	if (n < 8 || strcmp(target + n - 8, "/pagemap") != 0 || fstatfs(pagemap, &info) < 0 ||
+	    info.f_type != PROC_MAGIC)
 		return BAD_FD(refusal, index, "this is no /proc/PID/pagemap");
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "kernel/proc-maps.h"
 #include "refusal.h"
+#include "source/remote.h"
 
 void plan_done(struct plan *plan)
 {
@@ -162,6 +163,22 @@ static int check_mapping_maps(const struct plan *plan, const struct plan_mapping
 		if (r < 0)
 			return r;
 		address = map->range.start.v + map->range.length_bytes;
+	}
+	return 0;
+}
+
+int plan_check_sources(const struct plan *plan, struct refusal *refusal)
+{
+	for (size_t i = 0; i < plan->n_memories; i++) {
+		const struct plan_memory *memory = &plan->memories[i];
+
+		if (memory->source_fd >= 0 && remote_is(memory->source_fd))
+			return refusal_set(
+				refusal, "io.ufd.guest.BadSource",
+				json_pack("{s:s}", "source", memory->spec ? memory->spec : ""),
+				"memory `%s`: its file is on a file system that somebody "
+				"else serves; copy it to a memfd or a local disk",
+				memory->name);
 	}
 	return 0;
 }

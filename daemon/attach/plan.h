@@ -56,6 +56,12 @@ int plan_check(const struct plan *plan, struct refusal *refusal);
  * BadSource. */
 int plan_check_spec(const char *spec, bool may_use_paths, struct refusal *refusal);
 
+/*
+ * Those who are not root or our own user pass only files that no FUSE server or network answers for:
+ * he could hold up whoever reads, and our end. Context: job. Return: 0, or -ECANCELED with BadSource.
+ */
+int plan_check_sources(const struct plan *plan, struct refusal *refusal);
+
 /**
  * plan_check_maps() - does the process really map what the plan says
  *

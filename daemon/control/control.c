@@ -14,6 +14,8 @@
 #include "control/method.h"
 #include "control/server.h"
 #include "control/watch.h"
+#include "kernel/closing.h"
+#include "wire/frame.h"
 #include "wire/interfaces.h"
 
 static const struct method *const tables[CONTROL_INTERFACES] = {
@@ -43,6 +45,7 @@ int control_new(struct control **ret, struct event_base *base, const struct conf
 	control->jobs = jobs;
 	control->registry = registry;
 	control->own_uid = geteuid();
+	frame_set_close(closing_close);
 	control->started_ns = wall_now_ns();
 	for (size_t i = 0; i < CONTROL_INTERFACES; i++) {
 		control->interfaces[i].text = wire_interfaces[i].text;

@@ -21,7 +21,7 @@
 #define LOOK_NS	      NSEC_PER_MSEC /* completions are looked at this often while there is work */
 #define IDLE_NS	      NSEC_PER_SEC  /* without a fault: buffers are given back */
 #define SPIN_SLICE_NS (20 * NSEC_PER_USEC)
-#define DRAIN_NS      (5 * NSEC_PER_SEC)
+#define DRAIN_NS      (500 * NSEC_PER_MSEC)
 #define LEAVE_NS      (200 * NSEC_PER_MSEC)
 #define STACK_BYTES   (512 * KIB)
 #define STACK_LOCKED  (128 * KIB)
@@ -278,6 +278,34 @@ static bool demand_drain(struct demand *demand)
 	return true;
 }
 
+/*
+ * Reads that did not end. A thread that read by io_uring cannot even exit before they do, so it stays,
+ * with the buffers that their bytes land in, and puts all away when the last one has ended. Nothing
+ * else is touched any more: the guest is gone.
+ */
+static void demand_linger(struct demand *demand)
+{
+	struct uring_completion completions[N_COMPLETIONS];
+	bool is_reading = true;
+
+	while (is_reading) {
+		unsigned int n = 0;
+
+		if (uring_wait(demand->ring, NSEC_PER_SEC, completions, N_COMPLETIONS, &n) < 0)
+			return; /* and leave it all where it is */
+		for (unsigned int i = 0; i < n; i++)
+			if (completions[i].token >= TOKEN_LIMIT)
+				((struct slot *)(uintptr_t)completions[i].token)->state = SLOT_FREE;
+		is_reading = false;
+		for (unsigned int i = 0; i < N_SLOTS; i++)
+			is_reading |= demand->slots.slots[i].state == SLOT_READING &&
+				      !atomic_load_explicit(&demand->slots.slots[i].is_answered,
+							    memory_order_acquire);
+		is_reading |= atomic_load(&demand->n_completing) > 0;
+	}
+	demand_free(demand);
+}
+
 static void demand_place(const struct demand *demand)
 {
 	if (demand->config.cpu >= 0) {
@@ -293,6 +321,22 @@ static void demand_place(const struct demand *demand)
 	/* what all of our functions together take of it; to ask for its bounds would allocate */
 	(void)mlock2((void *)(align_up((uint64_t)__builtin_frame_address(0), 4096) - STACK_LOCKED),
 		     STACK_LOCKED, MLOCK_ONFAULT);
+}
+
+/* Its last words; after them demand_stop() returns, and may free what we do not take along. */
+static void demand_end(struct demand *demand)
+{
+	struct demand_ending *ending = demand->ending;
+	bool is_quiet = demand_drain(demand);
+
+	if (!is_quiet) {
+		pthread_detach(pthread_self());
+		atomic_store(&demand->is_running, false);
+	}
+	ending->is_quiet = is_quiet;
+	sem_post(&ending->done);
+	if (!is_quiet)
+		demand_linger(demand);
 }
 
 static void *demand_main(void *userdata)
@@ -327,7 +371,7 @@ static void *demand_main(void *userdata)
 		/* it is this guest that is lost, not the others: no cause for a watchdog */
 		atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
 	}
-	demand->is_quiet = demand_drain(demand);
+	demand_end(demand);
 	return NULL;
 }
 
@@ -440,14 +484,22 @@ int demand_start(struct demand *demand)
 bool demand_stop(struct demand *demand, bool is_left)
 {
 	struct command stop = { .kind = COMMAND_STOP };
+	struct demand_ending ending = {};
 
 	if (!demand_is_running(demand))
 		return true;
+	sem_init(&ending.done, 0, 0);
+	demand->ending = &ending;
 	demand->is_left = is_left;
 	(void)demand_command(demand, &stop);
+	while (sem_wait(&ending.done) < 0)
+		;
+	sem_destroy(&ending.done);
+	if (!ending.is_quiet)
+		return false;
 	pthread_join(demand->thread, NULL);
 	atomic_store(&demand->is_running, false);
-	return demand->is_quiet;
+	return true;
 }
 
 bool demand_is_running(const struct demand *demand)

@@ -73,7 +73,8 @@ int demand_start(struct demand *demand);
  *	     for them is woken
  *
  * Waits for reads that are under way, since their bytes land in our buffers, but not for ever.
- * Context: any; blocks. Return: false if a read did not end: the demand must never be freed then.
+ * Context: any; blocks. Return: false if a read did not end: the demand is the thread's own then, which
+ * frees it when that has.
  */
 bool demand_stop(struct demand *demand, bool is_left);
 bool demand_is_running(const struct demand *demand);

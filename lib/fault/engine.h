@@ -49,6 +49,12 @@ struct reader {
 struct data_run {
 	uint64_t start, end; /* offsets in the backing */
 };
+/* On the stack of demand_stop(). */
+struct demand_ending {
+	bool is_quiet; /* no read is under way: the thread ends */
+	sem_t done;    /* the guest is not touched any more */
+};
+
 #define DATA_RUN_HUGE_PAGES 64 /* looked at at once */
 
 struct demand {
@@ -90,8 +96,8 @@ struct demand {
 	pthread_t thread;
 	_Atomic bool is_running;
 	bool must_stop;
-	bool is_left;  /* set before COMMAND_STOP: claims stay as they are */
-	bool is_quiet; /* set by the thread at its end: no read is under way */
+	bool is_left;		      /* set before COMMAND_STOP: claims stay as they are */
+	struct demand_ending *ending; /* set before COMMAND_STOP */
 	_Atomic uint64_t pulse;
 	_Atomic uint32_t n_answers; /* completions from other threads, ever; release */
 	uint32_t n_answers_taken;

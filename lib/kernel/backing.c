@@ -49,11 +49,18 @@ int backing_inspect(int fd, struct backing_info *ret)
 	int flags, seals;
 
 	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fstat(fd, &file) < 0)
+	if (flags < 0)
 		return -errno;
 	if (flags & O_PATH)
 		return -EBADF;
-	if (fstatfs(fd, &filesystem) < 0)
+	/*
+	 * Only memory knows of seals. Asked first, and by no file system: that of a stranger's fd
+	 * may be a FUSE server's, who never answers.
+	 */
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0)
+		return -ENOTSUP;
+	if (fstat(fd, &file) < 0 || fstatfs(fd, &filesystem) < 0)
 		return -errno;
 	if (!S_ISREG(file.st_mode))
 		return -ENOTSUP;
@@ -68,13 +75,12 @@ int backing_inspect(int fd, struct backing_info *ret)
 		return -ENOTSUP;
 	}
 
-	seals = fcntl(fd, F_GET_SEALS); /* fails on files that cannot be sealed */
 	info.length_bytes = (uint64_t)file.st_size;
 	info.allocated_bytes = (uint64_t)file.st_blocks * 512;
 	info.device = file.st_dev;
 	info.inode = file.st_ino;
 	info.is_writable = (flags & O_ACCMODE) == O_RDWR &&
-			   (seals < 0 || !(seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)));
+			   !(seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE));
 	*ret = info;
 	return 0;
 }

@@ -103,13 +103,15 @@ bool uring_add_poll(struct uring *ring, int fd, uint64_t token)
 }
 
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
-		    uint64_t offset, uint64_t token)
+		    uint64_t offset, bool may_wait, uint64_t token)
 {
 	struct io_uring_sqe *entry = next_entry(ring);
 
 	if (!entry)
 		return false;
 	io_uring_prep_read(entry, fd, buffer, length_bytes, offset);
+	if (may_wait)
+		io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
 	io_uring_sqe_set_data64(entry, token);
 	return true;
 }

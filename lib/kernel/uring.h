@@ -37,9 +37,13 @@ DEFINE_CLEANUP(struct uring, uring_free)
  */
 bool uring_add_poll(struct uring *ring, int fd, uint64_t token);
 
-/* The bytes land in @buffer, which must stay until its completion. False: the ring is full. */
+/*
+ * The bytes land in @buffer, which must stay until its completion. @may_wait: leave the first try to
+ * a worker, too; of a FUSE file it may wait for the server (read-ahead without FUSE_ASYNC_READ), and
+ * with it the ring. False: the ring is full.
+ */
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
-		    uint64_t offset, uint64_t token);
+		    uint64_t offset, bool may_wait, uint64_t token);
 
 /**
  * uring_wait() - submit what is queued, then sleep until something completes or time is over

@@ -7,8 +7,8 @@
  * never mapped: whoever cuts it would kill us by SIGBUS.
  *
  * The image must not change under a guest: bytes from before and after would mix. A change is
- * noticed on reads that go to the disk, before and after, by what fstat() says; from then on
- * nothing is read any more.
+ * noticed on reads that go to the disk, before and after, by what stat says; from then on nothing
+ * is read any more. (Of a remote file it says what was last heard.)
  */
 #include <assert.h>
 #include <errno.h>
@@ -18,12 +18,15 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/units.h"
+#include "kernel/closing.h"
 #include "kernel/uring.h"
 #include "source/kinds.h"
+#include "source/remote.h"
 
 struct extent {
 	uint64_t start, end; /* in the file; empty if nothing is known */
@@ -35,6 +38,7 @@ struct file_source {
 	int fd; /* owned */
 	uint64_t offset;
 	struct source_identity identity;
+	bool is_remote;		     /* never asked for its holes */
 	_Atomic bool is_changed;     /* for ever */
 	_Atomic bool is_extent_busy; /* another demand thread is at @extent: do without */
 	struct extent extent;	     /* the one last asked for */
@@ -47,29 +51,31 @@ static struct file_source *file_of(struct source *source)
 
 static int identify(int fd, struct source_identity *ret)
 {
-	struct stat stat;
+	struct statx info;
 	uint64_t length;
+	int r = remote_stat(fd, &info);
 
-	if (fstat(fd, &stat) < 0)
-		return -errno;
-	if (S_ISREG(stat.st_mode)) {
+	if (r < 0)
+		return r;
+	if (S_ISREG(info.stx_mode)) {
 		*ret = (struct source_identity){
-			.device = stat.st_dev,
-			.inode = stat.st_ino,
-			.length_bytes = stat.st_size,
-			.modified_s = stat.st_mtim.tv_sec,
-			.modified_ns = stat.st_mtim.tv_nsec,
-			.changed_s = stat.st_ctim.tv_sec,
-			.changed_ns = stat.st_ctim.tv_nsec,
+			.device = makedev(info.stx_dev_major, info.stx_dev_minor),
+			.inode = info.stx_ino,
+			.length_bytes = info.stx_size,
+			.modified_s = info.stx_mtime.tv_sec,
+			.modified_ns = info.stx_mtime.tv_nsec,
+			.changed_s = info.stx_ctime.tv_sec,
+			.changed_ns = info.stx_ctime.tv_nsec,
 		};
 		return 0;
 	}
-	if (!S_ISBLK(stat.st_mode))
+	if (!S_ISBLK(info.stx_mode))
 		return -EINVAL;
 	if (ioctl(fd, BLKGETSIZE64, &length) < 0)
 		return -errno;
-	*ret = (struct source_identity){ .device = stat.st_rdev,
-					 .inode = stat.st_ino,
+	*ret = (struct source_identity){ .device = makedev(info.stx_rdev_major,
+							   info.stx_rdev_minor),
+					 .inode = info.stx_ino,
 					 .length_bytes = length };
 	return 0;
 }
@@ -99,7 +105,7 @@ static int file_read_cold(struct file_source *file, struct source_request *reque
 		return SOURCE_CHANGED;
 	request->is_in_ring = uring_add_read(
 		request->ring, file->fd, buffer + done, request->length_bytes - done,
-		file->offset + request->offset + done, (uintptr_t)request);
+		file->offset + request->offset + done, file->is_remote, (uintptr_t)request);
 	return request->is_in_ring ? SOURCE_PENDING : SOURCE_FULL;
 }
 
@@ -153,6 +159,8 @@ static struct extent file_find_extent(struct file_source *file, uint64_t at)
 	struct extent all = { at, file->identity.length_bytes, true };
 	off_t data, hole;
 
+	if (file->is_remote)
+		return all;
 	data = lseek(file->fd, at, SEEK_DATA);
 	if (data < 0 && errno != ENXIO)
 		return all;
@@ -196,7 +204,7 @@ static int file_extent(struct source *source, uint64_t offset, uint64_t length,
 
 static void file_free(struct source *source)
 {
-	closep(&file_of(source)->fd);
+	closing_close(file_of(source)->fd);
 	free(source);
 }
 
@@ -255,6 +263,7 @@ int source_new_file(struct source **ret, int fd, uint64_t offset)
 	file->source.ops = &file_ops;
 	file->source.n_refs = 1;
 	file->offset = offset;
+	file->is_remote = remote_is(fd);
 	*ret = &TAKE_PTR(file)->source;
 	return 0;
 }

@@ -11,10 +11,25 @@
 
 #define CHUNK_BYTES (UINT32_C(64) << 10)
 
+static void (*close_fd)(int fd); /* set before there are threads */
+
+void frame_set_close(void (*given)(int fd))
+{
+	close_fd = given;
+}
+
+static void close_one(int fd)
+{
+	if (fd >= 0 && close_fd)
+		close_fd(fd);
+	else
+		closep(&fd);
+}
+
 static void close_all(const int *fds, size_t n_fds)
 {
 	for (size_t i = 0; i < n_fds; i++)
-		closep(&fds[i]);
+		close_one(fds[i]);
 }
 
 void frame_drop_fds(struct frame *frame)
@@ -35,7 +50,7 @@ void frame_done(struct frame *frame)
 void frame_reader_done(struct frame_reader *reader)
 {
 	for (size_t i = 0; i < reader->n_fds; i++)
-		closep(&reader->fds[i].fd);
+		close_one(reader->fds[i].fd);
 	free(reader->bytes);
 	*reader = (struct frame_reader){};
 }

@@ -55,6 +55,12 @@ struct frame_reader {
 	struct ucred sender;
 };
 
+/*
+ * How fds that nobody took are closed from now on, by all threads: close() may wait for a file
+ * system that a stranger serves. NULL is close().
+ */
+void frame_set_close(void (*close_fd)(int fd));
+
 /* Closes what nobody took. */
 void frame_reader_done(struct frame_reader *reader);
 

@@ -2,8 +2,10 @@
 /* The fake kernel's files, page maps, processes and clock. */
 #include <errno.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "kernel/backing.h"
+#include "kernel/closing.h"
 #include "kernel/pagemap.h"
 #include "kernel/pidfd.h"
 #include "parties.h"
@@ -131,6 +133,11 @@ int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words
 }
 
 /* ---- processes ---- */
+
+void closing_close(int fd)
+{
+	closep(&fd);
+}
 
 int pidfd_kill(int pidfd, int signal)
 {

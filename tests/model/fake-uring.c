@@ -66,7 +66,7 @@ bool uring_add_poll(struct uring *ring, int fd, uint64_t token)
 }
 
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
-		    uint64_t offset, uint64_t token)
+		    uint64_t offset, bool may_wait, uint64_t token)
 {
 	return add(ring, (struct operation){ true, fd, token, buffer, length_bytes, offset });
 }

@@ -86,12 +86,12 @@ START_TEST(a_read_brings_the_bytes_and_the_end_of_the_file_fewer)
 	char buffer[16] = {};
 
 	ck_assert_int_eq(pwrite(file, "0123456789", 10, 100), 10);
-	ck_assert(uring_add_read(ring, file, buffer, 4, 103, 1));
+	ck_assert(uring_add_read(ring, file, buffer, 4, 103, false, 1));
 	wait_for_one(ring, 1, 4);
 	ck_assert_mem_eq(buffer, "3456", 4);
-	ck_assert(uring_add_read(ring, file, buffer, 16, 108, 2));
+	ck_assert(uring_add_read(ring, file, buffer, 16, 108, false, 2));
 	wait_for_one(ring, 2, 2);
-	ck_assert(uring_add_read(ring, 1000, buffer, 16, 0, 3));
+	ck_assert(uring_add_read(ring, 1000, buffer, 16, 0, false, 3));
 	wait_for_one(ring, 3, -EBADF);
 }
 END_TEST
@@ -144,7 +144,7 @@ START_TEST(a_full_ring_takes_no_more_until_something_was_handed_over)
 	ck_assert_int_eq(uring_wait(ring, 0, completions, 8, &n), 0);
 	ck_assert_uint_eq(n, 0);
 	ck_assert(!uring_add_poll(ring, event, 3)); /* in flight counts, not only queued */
-	ck_assert(!uring_add_read(ring, event, completions, 8, 0, 3));
+	ck_assert(!uring_add_read(ring, event, completions, 8, 0, false, 3));
 
 	ck_assert_int_eq(eventfd_write(event, 1), 0);
 	ck_assert_int_eq(uring_wait(ring, LONG * NSEC_PER_SEC, completions, 8, &n), 0);

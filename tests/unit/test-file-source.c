@@ -60,7 +60,7 @@ off_t lseek(int fd, off_t offset, int whence)
 }
 
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
-		    uint64_t offset, uint64_t token)
+		    uint64_t offset, bool may_wait, uint64_t token)
 {
 	if (world.is_ring_full)
 		return false;

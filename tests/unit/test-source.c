@@ -16,7 +16,7 @@
 
 /* No source of this test goes to a ring. */
 bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_bytes,
-		    uint64_t offset, uint64_t token)
+		    uint64_t offset, bool may_wait, uint64_t token)
 {
 	ck_abort_msg("read through a ring");
 	return false;
