@@ -418,7 +418,8 @@ struct ufd_handle_info {
 	size_t size;
 	pid_t pid;	      /* of the mapper; of a memory: the first mapper that shows it */
 	uint64_t start_ticks; /* of that process: the same field of /proc/PID/stat */
-	uint64_t address;     /* where it shows the memory (or the first one of the mapper); 0: nowhere */
+	uint64_t
+		address; /* where it shows the memory (or the first one of the mapper); 0: nowhere */
 	uint64_t length;
 	uint64_t device, inode; /* of a backing or a source */
 	const char *spec;	/* of a source; valid until the guest is freed */
