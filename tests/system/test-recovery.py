@@ -1,0 +1,482 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""ufdd with a state directory is killed, stopped, started again: guests of every kind go on. TAP on stdout.
+
+Arguments: ufdd, toy-vmm, many-vmm. Guests compare every byte themselves; processes are ended by pid.
+"""
+import ctypes
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+UFDD, TOY, MANY = (os.path.realpath(path) for path in sys.argv[1:4])
+SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
+chance = random.Random(SEED)
+print(f"# SEED={SEED}", flush=True)
+
+results = []
+running = []
+
+
+def check(what, ok, detail=""):
+    results.append(bool(ok))
+    print(f"{'ok' if ok else 'not ok'} {len(results)} - {what}", flush=True)
+    if not ok:
+        print("# " + str(detail).strip().replace("\n", "\n# "), flush=True)
+
+
+def skip(what, why):
+    results.append(True)
+    print(f"ok {len(results)} - {what} # SKIP {why}", flush=True)
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+class World:
+    """A folder on a tmpfs, an image, and a daemon that keeps its state there."""
+
+    def __init__(self, mib=8, keeps=True):
+        self.folder = tempfile.mkdtemp(prefix="ufd-recovery-", dir="/dev/shm")
+        self.socket, self.image, self.state, self.log = (
+            os.path.join(self.folder, name) for name in ("socket", "image", "state", "log"))
+        self.mib = mib
+        self.keeps = keeps
+        self.daemon = None
+        subprocess.run([TOY, "--write-image", self.image, "--mib", str(mib)], check=True)
+
+    def launch(self):
+        """Without waiting for it."""
+        words = ["--state-dir", self.state] if self.keeps else []
+        with open(self.log, "ab") as log:
+            self.daemon = subprocess.Popen([UFDD, "--socket", self.socket, *words], stderr=log,
+                                           stdout=log, preexec_fn=die_with_parent)
+        running.append(self.daemon)
+
+    def start(self):
+        self.launch()
+        if not wait_until(lambda: self.answers() or self.daemon.poll() is not None):
+            raise TimeoutError("ufdd does not listen")
+
+    def answers(self):
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(self.socket)
+            return True
+        except OSError:
+            return False
+
+    def kill(self):
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def stop(self):
+        """Return: the exit status and how long it took."""
+        start = time.monotonic()
+        self.daemon.terminate()
+        return self.daemon.wait(60), time.monotonic() - start
+
+    def call(self, method, **parameters):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(self.socket)
+            client.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
+            text = b""
+            while not text.endswith(b"\0"):
+                more = client.recv(65536)
+                if not more:
+                    return {"error": "closed"}
+                text += more
+        return json.loads(text[:-1])
+
+    def guests(self):
+        return self.call("io.ufd.guest.List")["parameters"]["guests"]
+
+    def adopted(self):
+        return self.call("io.ufd.manager.Status")["parameters"]["adopted_guests"]
+
+    def ledgers(self):
+        return sorted(name for name in os.listdir(self.state) if name.endswith(".ledger"))
+
+    def said(self):
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def end(self):
+        if self.daemon and self.daemon.poll() is None:
+            self.kill()
+        subprocess.run(["rm", "-rf", self.folder], check=True)
+
+
+class Toy:
+    """A guest that compares its memory with what it must be."""
+
+    def __init__(self, world, *words, name="toy", has_client=True):
+        way = ["--socket", world.socket] if has_client else ["--no-client"]
+        self.out = os.path.join(world.folder, name + ".out")
+        with open(self.out, "wb") as out:
+            self.process = subprocess.Popen(
+                [TOY, *way, "--name", name, "--image", world.image, "--mib", str(world.mib), *words],
+                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent)
+        self.pid = self.process.pid
+        running.append(self.process)
+        word = "ATTACHED" if has_client else "READY"
+        if not wait_until(lambda: word in self.text() or self.process.poll() is not None):
+            raise TimeoutError(self.text())
+
+    def text(self):
+        with open(self.out, encoding="utf-8", errors="replace") as out:
+            return out.read()
+
+    def go(self):
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.flush()
+
+    def is_right(self):
+        """It has ended, having found every byte."""
+        try:
+            return self.process.wait(60) == 0 and '"wrong_pages":0' in self.text()
+        except subprocess.TimeoutExpired:
+            return False
+
+    def userfaultfds(self):
+        folder, n = f"/proc/{self.pid}/fd", 0
+        for number in os.listdir(folder):
+            try:
+                n += "userfaultfd" in os.readlink(f"{folder}/{number}")
+            except OSError:
+                pass
+        return n
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def attach(world, toy, name="toy", **settings):
+    return world.call("io.ufd.guest.AttachProcess", name=name, pid=toy.pid,
+                      source=f"file:{world.image}", settings={"background": False, **settings})
+
+
+def has_huge_pages(mib):
+    try:
+        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+                  encoding="ascii") as pool:
+            return int(pool.read()) * 2 >= mib
+    except OSError:
+        return False
+
+
+KINDS = (("shmem", "--write", "--discard"), ("anon", "--write", "--discard"),
+         ("hugetlb", "--write"))
+
+
+def killed_at_random(world, toy, n):
+    """SIGKILL, again and again, at once or while it recovers, until the guest is through."""
+    for turn in range(n):
+        time.sleep(chance.uniform(0, 0.05))
+        world.kill()
+        if turn % 3 == 1:  # in the middle of its start
+            world.launch()
+            time.sleep(chance.uniform(0, 0.02))
+            world.kill()
+        world.start()
+        if toy.process.poll() is not None:
+            break
+
+
+def clients():
+    for kind, *words in KINDS:
+        what = f"killed at random, a client's {kind} memory keeps every byte"
+        world = World()
+        if kind == "hugetlb" and not has_huge_pages(world.mib):
+            skip(what, "no pool of 2 MiB pages")
+            world.end()
+            continue
+        world.start()
+        toy = Toy(world, "--memory", kind, "--pause-us", "300", *words)
+        killed_at_random(world, toy, 12)
+        check(what, toy.is_right(), toy.text() + world.said())
+        check("and was taken over, not handed over again", "REATTACHED" not in toy.text()
+              and toy.text().count("RESUMED") >= toy.text().count("LOST") - 1, toy.text())
+        check("and its ledger goes with it", wait_until(lambda: not world.ledgers()),
+              world.ledgers())
+        world.end()
+
+
+def processes():
+    for kind, *words in KINDS[:1] + KINDS[2:]:
+        what = f"killed at random, {kind} memory attached by pid keeps every byte"
+        world = World()
+        if kind == "hugetlb" and not has_huge_pages(world.mib):
+            skip(what, "no pool of 2 MiB pages")
+            world.end()
+            continue
+        world.start()
+        toy = Toy(world, "--memory", kind, "--pause-us", "300", *(w for w in words if "disc" not in w),
+                  has_client=False)
+        reply = attach(world, toy)
+        check("a process is attached by pid", "error" not in reply, reply)
+        check("and keeps a copy of its userfaultfd",
+              reply["parameters"]["guest"]["duplicate"] and toy.userfaultfds() == 1, reply)
+        toy.go()
+        killed_at_random(world, toy, 12)
+        check(what, toy.is_right(), toy.text() + world.said())
+        world.end()
+
+
+def described():
+    world = World()
+    world.start()
+    toy = Toy(world, has_client=False)
+    attach(world, toy, policy="kill", fault_deadline_s=77)
+    before = world.call("io.ufd.guest.Show", name="toy")["parameters"]
+    world.kill()
+    world.start()
+    after = world.call("io.ufd.guest.Show", name="toy")["parameters"]
+    for part in (before, after):
+        for word in ("fault_p50_ns", "fault_p99_ns", "faults", "present_bytes", "absent_bytes"):
+            part["guest"].pop(word)
+        for memory in part["memories"]:
+            for word in ("present_bytes", "absent_bytes"):
+                memory.pop(word)
+        part.pop("counters")
+    check("what is known of a guest is known again", before == after, f"{before}\n{after}")
+    toy.go()
+    reply = world.call("io.ufd.guest.Detach", name="toy")
+    check("an adopted process is let go", "error" not in reply, reply)
+    check("and keeps nothing of ours", toy.userfaultfds() == 0, os.listdir(f"/proc/{toy.pid}/fd"))
+    check("it is right", toy.is_right(), toy.text())
+    check("nothing of it is kept", not world.ledgers(), world.ledgers())
+    world.end()
+
+
+def the_dead():
+    world = World()
+    world.start()
+    gone, there = Toy(world, has_client=False, name="gone"), Toy(world, has_client=False, name="there")
+    attach(world, gone, "gone")
+    attach(world, there, "there")
+    world.kill()
+    gone.end()
+    world.start()
+    check("who ended meanwhile is dropped", [g["name"] for g in world.guests()] == ["there"]
+          and world.ledgers() == ["there.ledger"], world.said())
+    check("and named", "stored guest gone.ledger is dropped: its processes have ended"
+          in world.said(), world.said())
+    there.go()
+    check("the other goes on", there.is_right(), there.text())
+    world.end()
+
+
+def strangers():
+    world = World()
+    world.start()
+    toy = Toy(world, has_client=False)
+    attach(world, toy)
+    world.kill()
+    with open(world.state + "/nowhere.ledger", "wb") as file:
+        file.write(os.urandom(400000))
+    with open(world.state + "/empty.ledger", "wb"):
+        pass
+    os.symlink("/etc/passwd", world.state + "/link.ledger")
+    os.mkdir(world.state + "/folder.ledger")
+    with open(world.state + "/toy.ledger", "rb") as file:
+        whole = file.read()
+    with open(world.state + "/twin.ledger", "wb") as file:
+        file.write(whole)
+    world.start()
+    said = world.said()
+    check("a ledger from nowhere is left and named",
+          "nowhere.ledger cannot be adopted, and is left where it is" in said
+          and "empty.ledger cannot be adopted" in said, said)
+    check("a copy of a ledger does not become a second guest",
+          len(world.guests()) == 1 and ("twin.ledger cannot be adopted" in said
+                                        or "toy.ledger cannot be adopted" in said), said)
+    check("all of it is still there", len(world.ledgers()) == 6, world.ledgers())
+    toy.go()
+    check("the guest between them goes on", toy.is_right(), toy.text())
+    world.end()
+
+
+def damage(path, word):
+    """Flip a bit in the middle of each place that has this word."""
+    with open(path, "r+b") as file:
+        text = bytearray(file.read())
+        at = text.find(word)
+        if at < 0:
+            raise ValueError(f"{path} does not have {word}")
+        while at >= 0:
+            text[at + len(word) // 2] ^= 4
+            at = text.find(word, at + 1)
+        file.seek(0)
+        file.write(text)
+
+
+def damaged():
+    world = World()
+    world.start()
+    bad, good = Toy(world, has_client=False, name="bad"), Toy(world, has_client=False, name="good")
+    attach(world, bad, "bad")
+    attach(world, good, "good")
+    world.kill()
+    damage(world.state + "/bad.ledger", world.image.encode())
+    with open(world.state + "/bad.ledger", "rb") as file:
+        before = file.read()
+    world.start()
+    check("a guest with a damaged record is not guessed",
+          [g["name"] for g in world.guests()] == ["good"], world.guests())
+    check("but named", "bad.ledger cannot be adopted, and is left where it is: its ledger is damaged"
+          in world.said(), world.said())
+    with open(world.state + "/bad.ledger", "rb") as file:
+        check("and not touched", file.read() == before)
+    bad.go()
+    good.go()
+    check("the other goes on", good.is_right(), good.text())
+    check("its threads wait, and read no zeros", bad.process.poll() is None
+          and "wrong" not in bad.text(), bad.text())
+    world.kill()
+    damage(world.state + "/bad.ledger", bytes(b ^ (4 if i == len(world.image) // 2 else 0)
+                                              for i, b in enumerate(world.image.encode())))
+    world.start()
+    check("mended, it is served by the next one", bad.is_right(), bad.text() + world.said())
+    world.end()
+
+
+def stopped():
+    world = World()
+    world.start()
+    toy = Toy(world, "--pause-us", "200", "--write")
+    other = Toy(world, has_client=False, name="other")
+    attach(world, other, "other")
+    other.go()
+    status, took = world.stop()
+    check("with copies everywhere SIGTERM ends it at once", status == 0 and took < 10,
+          f"{status} after {took} s: {world.said()}")
+    check("the guests wait", toy.process.poll() is None and other.process.poll() is None)
+    check("their ledgers are there", world.ledgers() == ["other.ledger", "toy.ledger"],
+          world.ledgers())
+    world.start()
+    check("and both go on", toy.is_right() and other.is_right(),
+          toy.text() + other.text() + world.said())
+    world.end()
+
+
+def stopped_alone():
+    """A VMM that hands its userfaultfd over and closes its own."""
+    world = World()
+    image, out = world.folder + "/many-image", world.folder + "/many.out"
+    subprocess.run([MANY, "--write-image", image, "--guests", "2"], check=True)
+    world.start()
+    with open(out, "wb") as file:
+        many = subprocess.Popen([MANY, "--image", image, "--guests", "2", "--socket", world.socket,
+                                 "--no-duplicate"], stdin=subprocess.PIPE, stdout=file,
+                                stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
+    running.append(many)
+
+    def text():
+        with open(out, encoding="utf-8") as file:
+            return file.read()
+
+    wait_until(lambda: "ATTACHED" in text() or many.poll() is not None)
+    check("two guests whose copies are closed are absent", [g["absent_bytes"] > 0
+          for g in world.guests()] == [True, True], f"{world.guests()}{text()}")
+    status, _ = world.stop()
+    check("without a copy SIGTERM fills them first", status == 0, world.said())
+    many.stdin.write(b"\n")
+    many.stdin.flush()
+    check("and they read no zeros", many.wait(60) == 0, text() + world.said())
+    check("nothing of them is kept", not world.ledgers(), world.ledgers())
+    world.end()
+
+
+def stopped_without_state():
+    world = World(keeps=False)
+    world.start()
+    toy = Toy(world, "--pause-us", "1000", "--write")
+    other = Toy(world, has_client=False, name="other")
+    attach(world, other, "other")
+    status, _ = world.stop()
+    other.go()
+    check("without a place for its ledger, a process is filled before the end",
+          status == 0 and other.is_right(), world.said())
+    world.start()
+    check("a client hands itself over again", toy.is_right() and "REATTACHED" in toy.text(),
+          toy.text())
+    world.end()
+
+
+def two_daemons():
+    world = World()
+    world.start()
+    second = subprocess.run([UFDD, "--socket", world.socket + "2", "--state-dir", world.state],
+                            capture_output=True, text=True, timeout=30, check=False,
+                            preexec_fn=die_with_parent)
+    check("a second daemon does not take the guests of the first", second.returncode == 1
+          and f"another ufdd uses the state directory {world.state}" in second.stderr,
+          second.stderr)
+    world.end()
+
+
+def killed_while_attaching():
+    """Wherever it is killed: the process is served, or has nothing of ours any more."""
+    world = World(mib=4)
+    n_left = 0
+    for turn in range(16):
+        world.start()
+        toy = Toy(world, has_client=False, name=f"t{turn}")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(world.socket)
+            call = {"method": "io.ufd.guest.AttachProcess",
+                    "parameters": {"name": "g", "pid": toy.pid, "source": f"file:{world.image}"}}
+            client.sendall(json.dumps(call).encode() + b"\0")
+            time.sleep(chance.uniform(0, 0.04))
+            world.kill()
+        world.start()
+        served = [g["name"] for g in world.guests()]
+        if not served and not wait_until(lambda: toy.userfaultfds() == 0, 20):
+            n_left += 1
+        if not served:
+            reply = attach(world, toy, "g")
+            if "error" in reply:
+                check("a process whose attach was cut short is attached again", False,
+                      f"{reply}\n{world.said()}")
+        toy.go()
+        if not toy.is_right():
+            check("a process whose attach was cut short reads what it must", False,
+                  toy.text() + world.said())
+        world.kill()
+    check("no copy of ours is left by an attach that was cut short", n_left == 0, world.said())
+    world.end()
+
+
+try:
+    for case in (clients, processes, described, the_dead, strangers, damaged, stopped, stopped_alone,
+                 stopped_without_state, two_daemons, killed_while_attaching):
+        if len(sys.argv) <= 4 or case.__name__ in sys.argv[4:]:
+            case()
+finally:
+    for child in running:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+print(f"1..{len(results)}")
+sys.exit(0 if all(results) else 1)
