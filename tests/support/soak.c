@@ -53,6 +53,12 @@
 #define LOOK_US		500
 #define REPORT_EVERY_NS (5 * NSEC_PER_SEC)
 
+#ifdef __x86_64__
+#define CAN_ATTACH_BY_PID true
+#else
+#define CAN_ATTACH_BY_PID false
+#endif
+
 struct options {
 	unsigned int n_kills;
 	unsigned int n_guests;
@@ -138,7 +144,8 @@ static void start_guest(struct run *run, unsigned int index)
 	const char *kind = kinds[index % (sizeof(kinds) / sizeof(*kinds))];
 	char board[16], number[16], mib[16], seed[24];
 
-	if (strstr(kind, "hugetlb") && !run->options.has_huge_pages)
+	if ((strstr(kind, "hugetlb") && !run->options.has_huge_pages) ||
+	    (strstr(kind, "pid") && !CAN_ATTACH_BY_PID))
 		kind = "anon";
 	snprintf(board, sizeof(board), "%d", run->board_fd);
 	snprintf(number, sizeof(number), "%u", index);
