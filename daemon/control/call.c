@@ -8,6 +8,7 @@
 
 #include "control/connection.h"
 #include "control/method.h"
+#include "log.h"
 
 int call_new(struct call **ret, struct connection *connection, struct frame *frame)
 {
@@ -51,23 +52,30 @@ void call_set_gone(struct call *call, void (*on_gone)(struct call *call, void *u
 	call->userdata = userdata;
 }
 
-/* Is what we are about to say what the interface promises? A wrong reply is our bug. */
-static void assert_fits(const struct call *call, const char *member, enum idl_part part,
-			const json_t *parameters)
+/*
+ * Is what we are about to say what the interface promises? It is not when memory ran out while it was
+ * put together, jansson says so nowhere; or by our bug. @parameters is consumed if not.
+ */
+static bool fits(const struct call *call, const char *member, enum idl_part part,
+		 json_t *parameters)
 {
-#ifndef NDEBUG
-	const char *field;
+	const char *field = "";
 
-	if (call->idl && member)
-		assert(idl_check(call->idl, member, part, parameters, &field) == 0);
-#endif
+	if (!call->idl || !member || idl_check(call->idl, member, part, parameters, &field) == 0)
+		return true;
+	log_error(LOG_FIELDS(), "%s: the reply is not whole (%s): the client loses its connection",
+		  member, field ? field : "");
+	json_decref(parameters);
+	return false;
 }
 
 static void call_send(struct call *call, json_t *message, int given)
 {
 	_cleanup_(closep) int fd = given;
 
-	if (call->connection && message && !call->request.is_oneway)
+	if (call->connection && !message)
+		connection_drop(call->connection); /* who waits for it must not wait for ever */
+	else if (call->connection && !call->request.is_oneway)
 		connection_send(call->connection, message, TAKE_FD(fd));
 	json_decref(message);
 }
@@ -90,29 +98,36 @@ void call_reply_fd(struct call *call, json_t *parameters, int fd)
 {
 	if (!parameters)
 		parameters = json_object();
-	assert_fits(call, call->method ? call->method->name : NULL, IDL_OUTPUT, parameters);
 	call->on_gone = NULL; /* also when these words are what makes the client go */
-	call_send(call, varlink_reply_new(parameters, false), fd);
+	if (fits(call, call->method ? call->method->name : NULL, IDL_OUTPUT, parameters))
+		call_send(call, varlink_reply_new(parameters, false), fd);
+	else
+		call_send(call, NULL, fd);
 	call_finish(call);
 }
 
 void call_notify(struct call *call, json_t *parameters)
 {
 	assert(call->request.is_more);
-	assert_fits(call, call->method->name, IDL_OUTPUT, parameters);
-	call_send(call, varlink_reply_new(parameters, true), -EBADF);
+	if (fits(call, call->method->name, IDL_OUTPUT, parameters))
+		call_send(call, varlink_reply_new(parameters, true), -EBADF);
+	else
+		call_send(call, NULL, -EBADF);
 }
 
 void call_fail(struct call *call, const char *error, json_t *parameters)
 {
 	const char *dot = strrchr(error, '.');
+	bool is_ours;
 
 	if (!parameters)
 		parameters = json_object();
-	if (call->idl && strncmp(error, idl_name(call->idl), (size_t)(dot - error)) == 0)
-		assert_fits(call, dot + 1, IDL_ERROR, parameters);
+	is_ours = call->idl && strncmp(error, idl_name(call->idl), (size_t)(dot - error)) == 0;
 	call->on_gone = NULL;
-	call_send(call, varlink_error_new(error, parameters), -EBADF);
+	if (fits(call, is_ours ? dot + 1 : NULL, IDL_ERROR, parameters))
+		call_send(call, varlink_error_new(error, parameters), -EBADF);
+	else
+		call_send(call, NULL, -EBADF);
 	call_finish(call);
 }
 

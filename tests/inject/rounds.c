@@ -129,13 +129,14 @@ static void plan_site(struct board_site *site)
 {
 	uint32_t n_calls = atomic_load(&site->n_calls) / N_RECORDS;
 	bool is_further = is_line_planned(site);
+	int n_more = all.is_long ? 2 : !is_further && !all.scenario->is_brief;
 
 	all.tallies[site->call].n_sites++;
 	for (const int *error = board_errors(site->call, site->detail); *error; error++) {
-		if (is_further && !all.is_long && draw(CI_PART))
+		if (is_further && !all.is_long && (all.scenario->is_brief || draw(CI_PART)))
 			continue;
 		plan_round(site, 1, *error);
-		for (int i = 0; n_calls > 1 && i < (all.is_long ? 2 : !is_further); i++)
+		for (int i = 0; n_calls > 1 && i < n_more; i++)
 			plan_round(site, 2 + (uint32_t)draw(n_calls - 1), *error);
 	}
 }
@@ -356,7 +357,8 @@ static int run_plan(const struct scenario *scenario, const char *text)
 static unsigned int n_workers(void)
 {
 	const char *jobs = getenv("UFD_JOBS");
-	long n = jobs ? atol(jobs) : sysconf(_SC_NPROCESSORS_ONLN);
+	/* most of a run is waiting */
+	long n = jobs ? atol(jobs) : 2 * sysconf(_SC_NPROCESSORS_ONLN);
 
 	return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : (unsigned int)n;
 }
