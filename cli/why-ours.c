@@ -387,7 +387,7 @@ bool why_find_page_causes(struct why *why)
 	for (size_t i = 0; i < why->n_pages; i++) {
 		const struct why_page *page = &why->pages[i];
 
-		if (page->doing == PAGE_DONE || page->doing == PAGE_NOT_READ)
+		if (page->doing == PAGE_DONE || page->doing == PAGE_QUEUED)
 			continue;
 		if (!oldest || page->since_us < oldest->since_us)
 			oldest = page;

@@ -169,8 +169,8 @@ void why_find_pages(struct why *why)
 const char *why_doing_name(enum page_doing doing)
 {
 	switch (doing) {
-	case PAGE_NOT_READ:
-		return "not_read";
+	case PAGE_QUEUED:
+		return "queued";
 	case PAGE_READING:
 		return "reading";
 	case PAGE_TO_RETRY:

@@ -43,7 +43,7 @@ enum pager_state {
 
 /* What is done about a page that somebody waits for. */
 enum page_doing {
-	PAGE_NOT_READ, /* the fault was not even read from the userfaultfd */
+	PAGE_QUEUED,   /* nothing: its fault is not read, or waits for others */
 	PAGE_READING,  /* the source was asked */
 	PAGE_TO_RETRY, /* a try failed, the next is due */
 	PAGE_PUTTING,  /* its bytes are being put in */
