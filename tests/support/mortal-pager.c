@@ -48,6 +48,14 @@ void fate_read(void)
 	kill(getpid(), SIGKILL);
 }
 
+void fate_copied(void)
+{
+	if (!fate || !atomic_load(&fate->dies_copied))
+		return;
+	atomic_store(&fate->has_died, 1);
+	kill(getpid(), SIGKILL);
+}
+
 static void say(int socket, const struct word *word, const int *fds, size_t n_fds)
 {
 	char control[CMSG_SPACE(sizeof(int) * (UFD_MAX_HANDLES + 1))] = {};
@@ -139,11 +147,13 @@ static int build(struct ufd_pager *pager, int socket, const struct mortal_guest 
 	return r;
 }
 
-static int plug(int socket, struct ufd_pager_guest *guest, const struct mortal_guest *of,
+static int obey(int socket, struct ufd_pager_guest *guest, const struct mortal_guest *of,
 		char order)
 {
 	uint64_t at = first_bytes(of), length = of->child->length - at;
 
+	if (order == 'f')
+		return ufd_pager_guest_finish(guest, 0);
 	if (order == 'i')
 		return add(socket, guest, of, "plug", at, length);
 	return ufd_pager_guest_remove_mapping(guest, 0, of->child->address + at, length);
@@ -186,7 +196,7 @@ static _Noreturn void pager_main(int socket, struct mortal *mortal, const struct
 				  : adopt(pager, &mortal->kept, &guest);
 	say(socket, &word, NULL, 0);
 	while (read(socket, &order, 1) > 0) {
-		word.result = plug(socket, guest, &mortal->guest, order);
+		word.result = obey(socket, guest, &mortal->guest, order);
 		say(socket, &word, NULL, 0);
 	}
 	_exit(0);
@@ -273,15 +283,23 @@ static int launch(struct mortal *mortal, const struct mortal_guest *guest)
 	return await(mortal);
 }
 
-int mortal_plug(struct mortal *mortal, bool is_in)
+static int command(struct mortal *mortal, char order)
 {
-	char order = is_in ? 'i' : 'o';
-
 	if (write(mortal->socket, &order, 1) != 1) {
 		mortal_wait(mortal);
 		return -ESRCH;
 	}
 	return await(mortal);
+}
+
+int mortal_plug(struct mortal *mortal, bool is_in)
+{
+	return command(mortal, is_in ? 'i' : 'o');
+}
+
+int mortal_finish(struct mortal *mortal)
+{
+	return command(mortal, 'f');
 }
 
 int mortal_start(struct mortal *mortal, const struct mortal_guest *guest)

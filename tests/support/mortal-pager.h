@@ -20,6 +20,7 @@ struct fate {
 	_Atomic uint64_t n_points;    /* passed so far; see fate_point() */
 	_Atomic uint64_t dies_at;     /* 0: lives; FATE_SEALED: it dies right now, or is dead */
 	_Atomic uint32_t dies_unread; /* after it has read a REMOVE, before it has applied it */
+	_Atomic uint32_t dies_copied; /* after bytes went in, before that is known */
 	_Atomic uint32_t has_died;
 };
 
@@ -62,6 +63,9 @@ int mortal_adopt(struct mortal *mortal);
 /* Have the pager add the second half, or take it out. Return: as starting. */
 int mortal_plug(struct mortal *mortal, bool is_in);
 
+/* Have it fill all that is absent. Return: the same. */
+int mortal_finish(struct mortal *mortal);
+
 /* SIGKILL, and wait for its end. */
 void mortal_kill(struct mortal *mortal);
 /* Wait for an end that it finds itself. */
@@ -70,5 +74,6 @@ bool mortal_is_alive(struct mortal *mortal);
 
 /* An instruction that matters was reached: the process may end here. For wrapped functions. */
 void fate_point(void);
-/* A REMOVE was read. */
+/* A REMOVE was read; bytes went in. */
 void fate_read(void);
+void fate_copied(void);

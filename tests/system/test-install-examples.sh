@@ -54,6 +54,7 @@ compile() { # example, package
 }
 compile vmm libufd
 compile tool libufd-pager
+compile heir libufd-pager
 
 # A program that links libufd needs nothing else at hand but jansson.
 needed=$(readelf -d "$libraries/libufd.so" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -v '^libc\.so' || true)
@@ -74,3 +75,4 @@ head -c 4000000 /dev/urandom >"$scratch/saved"
 expect "vmm" "as saved" "$scratch/vmm"
 expect "vmm with a file" "as saved" "$scratch/vmm" "$scratch/saved"
 expect "tool" "all as computed" "$scratch/tool"
+expect "heir" ", 0 of them wrong" "$scratch/heir"

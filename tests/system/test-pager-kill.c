@@ -39,9 +39,6 @@
 		return result;                    \
 	}
 
-WRAP(int, uffd_copy,
-     (int fd, struct hva to, const void *from, uint64_t length, unsigned int flags, uint64_t *done),
-     (fd, to, from, length, flags, done))
 WRAP(int, uffd_zeropage, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
      (fd, range, flags, done))
 WRAP(int, uffd_continue, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
@@ -60,6 +57,23 @@ WRAP(uint64_t, page_states_move_all,
 WRAP(int, ledger_put_record,
      (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
      (ledger, tag, id, data, n_bytes))
+
+int __real_uffd_copy(int fd, struct hva to, const void *from, uint64_t length, unsigned int flags,
+		     uint64_t *done);
+int __wrap_uffd_copy(int fd, struct hva to, const void *from, uint64_t length, unsigned int flags,
+		     uint64_t *done);
+int __wrap_uffd_copy(int fd, struct hva to, const void *from, uint64_t length, unsigned int flags,
+		     uint64_t *done)
+{
+	int r;
+
+	fate_point();
+	r = __real_uffd_copy(fd, to, from, length, flags, done);
+	fate_point();
+	if (*done)
+		fate_copied();
+	return r;
+}
 
 int __real_uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n);
 int __wrap_uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n);
@@ -344,6 +358,35 @@ START_TEST(a_discard_that_was_read_and_not_applied_is_not_forgotten)
 }
 END_TEST
 
+/* ---- between the bytes and the knowledge of them ---- */
+
+static const int copied_rows[] = { 0, 3, 5, 7 }; /* of guests[]: those that are filled by COPY */
+
+START_TEST(what_was_put_in_and_written_since_is_not_overwritten)
+{
+	const int row = copied_rows[_i];
+	struct fixture fixture;
+
+	fixture_init(&fixture, row, STEP_PAGES);
+	fixture.guest.no_background = 1;
+	fixture.guest.window_bytes = UFD_NO_WINDOW;
+	ck_assert_int_eq(mortal_start(&fixture.mortal, &fixture.guest), 0);
+	for (uint64_t page = 1; page < STEP_PAGES; page += 3) {
+		atomic_store(&fixture.mortal.fate->dies_copied, 1);
+		/* returns when the page is there, and who put it there is dead */
+		child_poke(&fixture.child, page, 4711);
+		mortal_wait(&fixture.mortal);
+		atomic_store(&fixture.mortal.fate->dies_copied, 0);
+		ck_assert_int_eq(mortal_adopt(&fixture.mortal), 0);
+	}
+	ck_assert_int_eq(mortal_finish(&fixture.mortal), 0);
+	for (uint64_t page = 0; page < STEP_PAGES; page++)
+		ck_assert_uint_eq(child_peek(&fixture.child, page),
+				  page % 3 == 1 ? 4711 : child_word(page, 0));
+	fixture_done(&fixture);
+}
+END_TEST
+
 int main(void)
 {
 	hugepages_reserve(2 * HUGE_PAGES);
@@ -352,6 +395,8 @@ int main(void)
 		(struct unit_test[]){
 			UNIT_TABLE(a_discard_that_was_read_and_not_applied_is_not_forgotten,
 				   guests),
+			UNIT_TABLE(what_was_put_in_and_written_since_is_not_overwritten,
+				   copied_rows),
 			UNIT_TABLE(a_guest_goes_on_after_a_death_at_any_step, guests),
 			UNIT_TABLE(a_guest_goes_on_after_a_death_while_it_is_plugged, guests),
 			UNIT_TABLE(a_guest_goes_on_after_any_kill, guests),
