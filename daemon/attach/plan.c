@@ -204,22 +204,26 @@ int plan_check_maps(const struct plan *plan, pid_t pid, struct refusal *refusal)
 
 /* ---- into the engine ---- */
 
-static int add_memory_record(struct paging *paging, const struct plan_memory *memory,
-			     uint32_t number, struct paging_memory **ret)
+/* Room for one more, so that nothing can go wrong once the engine has it. */
+static int reserve_memory(struct paging *paging)
 {
 	struct paging_memory *memories;
-	char *source = strdup(memory->spec);
 
-	if (!source)
-		return -ENOMEM;
 	memories = reallocarray(paging->memories, paging->n_memories + 1, sizeof(*memories));
-	if (!memories) {
-		free(source);
+	if (!memories)
 		return -ENOMEM;
-	}
 	paging->memories = memories;
-	memories += paging->n_memories++;
-	*memories = (struct paging_memory){
+	return 0;
+}
+
+/* @source: consumed. */
+static struct paging_memory *add_memory_record(struct paging *paging,
+					       const struct plan_memory *memory, uint32_t number,
+					       char *source)
+{
+	struct paging_memory *record = &paging->memories[paging->n_memories++];
+
+	*record = (struct paging_memory){
 		.source = source,
 		.base_bytes = memory->base_bytes,
 		.length_bytes = memory->end_bytes - memory->base_bytes,
@@ -227,9 +231,8 @@ static int add_memory_record(struct paging *paging, const struct plan_memory *me
 		.kind = memory->kind,
 		.number = number,
 	};
-	strcpy(memories->name, memory->name);
-	*ret = memories;
-	return 0;
+	strcpy(record->name, memory->name);
+	return record;
 }
 
 static int refuse_memory(const struct plan_memory *memory, int r, struct refusal *refusal)
@@ -275,10 +278,13 @@ static int add_memory(const struct plan_memory *memory, struct paging *paging,
 		 .length = memory->end_bytes - memory->base_bytes, .page_bytes = memory->page_bytes,
 		 .source_offset = memory->base_bytes, .backing_offset = memory->base_bytes,
 		 .backing = memory->backing >= 0 ? memory->backing : -1, .kind = memory->kind);
+	_cleanup_(freep) char *spec = strdup(memory->spec);
 	struct ufd_source *source = NULL;
 	uint32_t number;
 	int r;
 
+	if (!spec || reserve_memory(paging) < 0)
+		return refusal_set_errno(refusal, -ENOMEM, "no memory");
 	r = open_source(memory, &source, refusal);
 	if (r < 0)
 		return r;
@@ -287,8 +293,8 @@ static int add_memory(const struct plan_memory *memory, struct paging *paging,
 	ufd_source_unref(source);
 	if (r < 0)
 		return refuse_memory(memory, r, refusal);
-	r = add_memory_record(paging, memory, number, ret);
-	return r < 0 ? refusal_set_errno(refusal, r, "%s", strerror(-r)) : 0;
+	*ret = add_memory_record(paging, memory, number, TAKE_PTR(spec));
+	return 0;
 }
 
 /* One that the guest has, and that covers what the plan wants of it; or a new one. */
@@ -419,6 +425,10 @@ static int add_mapper(struct paging *paging, const struct plan_mapper *mapper, u
 	paging->mappers = mappers;
 	r = ufd_pager_guest_add_mapper(paging->guest, mapper->uffd, mapper->pidfd, mapper->pagemap,
 				       ret_number);
+	if (r == -EBUSY)
+		return refusal_set(refusal, "io.ufd.guest.CannotAttach",
+				   json_pack("{s:i}", "pid", mapper->pid),
+				   "the userfaultfd serves a guest already");
 	if (r == -ENOSPC)
 		return refusal_set(refusal, "io.ufd.manager.LimitReached",
 				   json_pack("{s:s}", "limit", "mappers"),

@@ -357,6 +357,7 @@ static void detach_on_gone(void *userdata)
 /* Loop: every page is there, or need not be. */
 static void detach_begin(struct registration *registration, struct call *call)
 {
+	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct detach *detach = calloc(1, sizeof(*detach));
 
 	if (detach) {
@@ -366,7 +367,13 @@ static void detach_begin(struct registration *registration, struct call *call)
 			return;
 		detach_free(detach);
 	}
-	call_reply(call, NULL); /* it is on its way out already */
+	if (registration->state != REGISTRATION_SERVING) {
+		call_reply(call, NULL); /* it is on its way out already */
+		return;
+	}
+	refusal_set_errno(&refusal, -ENOMEM, "guest `%s` cannot be taken down now",
+			  registration->paging.name);
+	call_refuse(call, &refusal);
 }
 
 static void detach_reply(void *data, struct call *call)

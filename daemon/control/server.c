@@ -176,8 +176,12 @@ int server_listen(struct server *server, int given)
 	    setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
 		return -errno;
 	listener->event = event_new(server->base, fd, EV_READ | EV_PERSIST, on_accept, server);
-	if (!listener->event || event_add(listener->event, NULL) < 0)
+	if (!listener->event || event_add(listener->event, NULL) < 0) {
+		if (listener->event)
+			event_free(listener->event);
+		listener->event = NULL;
 		return -ENOMEM;
+	}
 	listener->fd = TAKE_FD(fd);
 	server->n_listeners++;
 	return 0;
