@@ -243,7 +243,8 @@ void ufd_pager_guest_get_opts(const struct ufd_pager_guest *guest,
  * @ret_mapper: a small number for ufd_pager_guest_add_mapping()
  *
  * Return: 0, -EBADFD (no uffd), -EPROTO (no handshake), -EWOULDBLOCK (blocking uffd),
- *	   -EOPNOTSUPP (asked for FORK, REMAP or UNMAP events, or SIGBUS), -ESRCH, -ENOSPC (8 a guest).
+ *	   -EOPNOTSUPP (asked for FORK, REMAP or UNMAP events, or SIGBUS), -EBUSY (it serves a guest
+ *	   already), -ESRCH, -ENOSPC (8 a guest).
  */
 int ufd_pager_guest_add_mapper(struct ufd_pager_guest *guest, int uffd, int pidfd, int pagemap,
 			       uint32_t *ret_mapper);

@@ -19,14 +19,17 @@ static _Atomic int n_threads;
 /* Files that live on a device or in memory are closed without asking anybody. Does not ask itself. */
 static bool may_wait(int fd)
 {
-	struct statx info;
+	struct statx info, proc = {};
 	int flags = fcntl(fd, F_GETFL);
 
 	if (flags < 0 || flags & O_PATH || fcntl(fd, F_GET_SEALS) >= 0)
 		return false;
 	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &info) < 0)
 		return true;
-	return (S_ISREG(info.stx_mode) || S_ISDIR(info.stx_mode)) && info.stx_dev_major == 0;
+	if ((!S_ISREG(info.stx_mode) && !S_ISDIR(info.stx_mode)) || info.stx_dev_major)
+		return false;
+	(void)statx(AT_FDCWD, "/proc/self", AT_STATX_DONT_SYNC, STATX_TYPE, &proc);
+	return info.stx_dev_minor != proc.stx_dev_minor || proc.stx_dev_major;
 }
 
 static void *closing_main(void *userdata)

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -124,6 +125,13 @@ static int read_status(int fd, struct uffd_status *ret)
 		return -EBADFD;
 	*ret = status;
 	return 0;
+}
+
+bool uffd_is_same(int a, int b)
+{
+	pid_t self = getpid();
+
+	return syscall(SYS_kcmp, self, self, KCMP_FILE, a, b) == 0;
 }
 
 int uffd_inspect(int fd, uint64_t *ret_features)

@@ -80,6 +80,9 @@ int uffd_handshake(int fd, uint64_t features);
  */
 int uffd_inspect(int fd, uint64_t *ret_features);
 
+/* Are they the same userfaultfd (not: of the same process)? False where the kernel cannot tell. */
+bool uffd_is_same(int a, int b);
+
 /* Unread faults, and all unresolved ones, as /proc/self/fdinfo counts them. */
 int uffd_pending(int fd, uint64_t *ret_unread, uint64_t *ret_unresolved);
 

@@ -15,6 +15,8 @@
 #include "kernel/uffd.h"
 #include "pager/paged.h"
 
+#define FORGET_TRIES 1000 /* a millisecond each */
+
 /* Recorded before it is a mapper: a successor wants to know whose the kept descriptors are. */
 static int mapper_add(struct ufd_pager_guest *paged, const struct recorded_mapper *recorded,
 		      int uffd, int pidfd, int pagemap, struct mapper **ret)
@@ -34,6 +36,16 @@ static int mapper_add(struct ufd_pager_guest *paged, const struct recorded_mappe
 	return 0;
 }
 
+/* Of two readers each would get half of the messages; and to register by it would be to touch the other's memory. */
+static bool is_uffd_served(const struct ufd_pager *pager, int uffd)
+{
+	for (const struct ufd_pager_guest *paged = pager->guests; paged; paged = paged->next)
+		for (uint32_t i = 0; i < paged->guest->n_mappers; i++)
+			if (uffd_is_same(paged->guest->mappers[i].uffd, uffd))
+				return true;
+	return false;
+}
+
 EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, int pidfd,
 				      int pagemap, uint32_t *ret_mapper)
 {
@@ -47,6 +59,8 @@ EXPORT int ufd_pager_guest_add_mapper(struct ufd_pager_guest *paged, int uffd, i
 		return r;
 	if (recorded.features & UFFD_FEATURES_FOREIGN)
 		return -EOPNOTSUPP;
+	if (is_uffd_served(paged->pager, uffd))
+		return -EBUSY;
 	r = pidfd_get_pid(pidfd, &recorded.pid);
 	if (r == 0)
 		r = pidfd_start_ticks(recorded.pid, &recorded.start_ticks);
@@ -148,9 +162,12 @@ static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
 	struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
 
 	if (paged_demand(paged)) {
-		/* a read that is under way ends by itself */
-		while (paged_command(paged, &command) == -EBUSY)
+		/* a read that is under way ends by itself; if not, the name stays taken */
+		for (int i = 0; paged_command(paged, &command) == -EBUSY; i++) {
+			if (i == FORGET_TRIES)
+				return;
 			nanosleep(&moment, NULL);
+		}
 	} else {
 		memory->is_forgotten = true;
 		atomic_store(&memory->n_absent, 0);
@@ -273,11 +290,19 @@ static int view_show(struct ufd_pager_guest *paged, struct guest_view *old, stru
 
 static void mapping_hide(struct ufd_pager_guest *paged, const struct mapping *mapping)
 {
+	struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
 	struct guest_view *old;
 	struct mapping *removed;
+	int r = -ENOMEM;
 
-	if (guest_remove_mapping(paged->guest, mapping->mapper, mapping->range, &old, &removed) ==
-	    0)
+	/* It is unregistered: kept in the view, its absent pages could never be filled. */
+	for (unsigned int tries = 0; r == -ENOMEM && tries < 5000; tries++) {
+		r = guest_remove_mapping(paged->guest, mapping->mapper, mapping->range, &old,
+					 &removed);
+		if (r == -ENOMEM)
+			nanosleep(&moment, NULL);
+	}
+	if (r == 0)
 		(void)view_show(paged, old, removed);
 }
 
