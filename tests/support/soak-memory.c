@@ -22,6 +22,7 @@
 #define HUGE_BYTES	      (2 * MIB)
 #define DESCRIBED_GENERATIONS 1000
 #define FOREIGN_BLOCKS	      65536 /* how far a wrong block is looked for in the image */
+#define POOL_LOOK_US	      10000
 #define PAGEMAP_MAPPED	      (UINT64_C(3) << 62) /* present or swapped */
 
 _Noreturn void soak_give_up(const char *what, int error)
@@ -73,9 +74,16 @@ void soak_memory_init(struct soak_memory *memory, enum soak_kind kind, uint64_t 
 		soak_give_up("/proc/self/pagemap", errno);
 	if (kind != SOAK_ANON)
 		make_backing(memory, has_bytes);
-	memory->bytes = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, flags, memory->backing, 0);
-	if (memory->bytes == MAP_FAILED)
-		soak_give_up("mmap", errno);
+	for (;;) {
+		memory->bytes = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, flags,
+				     memory->backing, 0);
+		if (memory->bytes != MAP_FAILED)
+			break;
+		/* the pool is everybody's; the controller sees to it that this comes to an end */
+		if (errno != ENOMEM || kind != SOAK_HUGETLB)
+			soak_give_up("mmap", errno);
+		usleep(POOL_LOOK_US);
+	}
 }
 
 void soak_memory_done(struct soak_memory *memory)
