@@ -193,6 +193,45 @@ static uint64_t missing_bytes(struct paging *paging)
 	return total;
 }
 
+/* Of one mapping, what is still mapped and registered. */
+static uint64_t reachable_of(struct paging *paging, const struct ufd_mapping_info *info)
+{
+	_cleanup_(proc_maps_done) struct proc_maps maps = {};
+	uint64_t total = 0, absent;
+
+	if (proc_maps_read(info->pid, &maps) < 0)
+		return 1; /* it ends, or hides; its pidfd will tell */
+	for (size_t i = 0; i < maps.n_maps; i++) {
+		const struct hva_range *range = &maps.maps[i].range;
+		uint64_t first = max_u64(range->start.v, info->address);
+		uint64_t end = min_u64(range->start.v + range->length_bytes,
+				       info->address + info->length);
+		struct proc_map_flags flags = {};
+
+		if (first < end && proc_map_flags(info->pid, range->start, &flags) == 0 &&
+		    (flags.is_uffd_missing || flags.is_uffd_minor) &&
+		    ufd_pager_guest_absent(paging->guest, info->memory,
+					   info->offset + first - info->address, end - first,
+					   &absent) == 0)
+			total += absent;
+	}
+	return total;
+}
+
+/*
+ * The same of what can still be filled: processes unmap, move and replace parts of their memory
+ * without a word, and nobody waits for those. Reads much of /proc.
+ */
+static uint64_t reachable_bytes(struct paging *paging)
+{
+	UFD_OPTS(ufd_mapping_info, info);
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; ufd_pager_mapping_info(paging->guest, i, &info) == 0; i++)
+		total += reachable_of(paging, &info);
+	return total;
+}
+
 static bool is_mapped(const struct ufd_mapping_info *info)
 {
 	_cleanup_(proc_maps_done) struct proc_maps maps = {};
@@ -233,9 +272,10 @@ static int finish_turn(struct paging *paging, bool is_slow)
 	r = ufd_pager_guest_finish(paging->guest, TURN_NS);
 	if (r != -ETIMEDOUT)
 		return r;
-	if (is_slow)
-		forget_vanished(paging);
-	return missing_bytes(paging) ? -ETIMEDOUT : 0;
+	if (!is_slow)
+		return missing_bytes(paging) ? -ETIMEDOUT : 0;
+	forget_vanished(paging);
+	return reachable_bytes(paging) ? -ETIMEDOUT : 0;
 }
 
 int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job *job)
