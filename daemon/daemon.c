@@ -24,6 +24,7 @@
 #include "control/methods-upgrade.h"
 #include "control/server.h"
 #include "control/watch.h"
+#include "ending.h"
 #include "job.h"
 #include "keeping.h"
 #include "log-ids.h"
@@ -49,7 +50,7 @@ struct daemon {
 	struct jobs *jobs;		  /* owned */
 	struct registry *registry;	  /* owned */
 	struct keeping *keeping;	  /* owned */
-	struct registry_stop stop;
+	struct ending ending;
 	struct adopted adopted;
 	uint64_t started_ns;
 	struct control *control; /* owned */
@@ -191,7 +192,7 @@ static void on_drained(void *userdata, size_t n_left)
 
 	if (n_left)
 		log_warning(LOG_FIELDS(), "%zu guests could not be filled in time", n_left);
-	event_base_loopexit(daemon->base, NULL);
+	event_base_loopbreak(daemon->base); /* unlike an exit it needs no memory */
 }
 
 /*
@@ -209,14 +210,7 @@ static void on_stop(evutil_socket_t signal, short what, void *userdata)
 	service_stopping();
 	service_extend(EXTEND_NS);
 	service_status("filling the absent pages of guests that cannot wait");
-	daemon->stop = (struct registry_stop){
-		.may_leave = keeping_may_leave,
-		.keeping = daemon->keeping,
-		.done = on_drained,
-		.timeout_ns = daemon->config.stop_timeout_s * NSEC_PER_SEC,
-		.userdata = daemon,
-	};
-	registry_drain(daemon->registry, &daemon->stop);
+	ending_drain(daemon->registry, &daemon->ending);
 }
 
 static void on_reload(evutil_socket_t signal, short what, void *userdata)
@@ -417,6 +411,13 @@ static int daemon_wire(struct daemon *daemon)
 		return r;
 	daemon->control->upgrade = daemon->upgrade;
 	daemon->control->store = keeping_store(daemon->keeping);
+	daemon->ending = (struct ending){
+		.may_leave = keeping_may_leave,
+		.keeping = daemon->keeping,
+		.done = on_drained,
+		.timeout_ns = daemon->config.stop_timeout_s * NSEC_PER_SEC,
+		.userdata = daemon,
+	};
 	registry_set_listener(daemon->registry, on_event, daemon);
 	daemon->status_timer = event_new(daemon->base, -1, EV_PERSIST, on_status, daemon);
 	if (!daemon->status_timer || event_add(daemon->status_timer, &period) < 0)
@@ -460,8 +461,8 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 /* Return: 0; -EBUSY if some guests are neither filled nor fit to be left. */
 static int daemon_leave(struct daemon *daemon)
 {
-	size_t n_left = registry_leave(daemon->registry, &daemon->stop,
-				       keeping_store(daemon->keeping));
+	size_t n_left = ending_leave(daemon->registry, &daemon->ending,
+				     keeping_store(daemon->keeping));
 
 	if (n_left)
 		log_error(LOG_FIELDS(),

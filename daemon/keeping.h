@@ -38,7 +38,7 @@ int keeping_write(struct keeping *keeping, struct registration *registration);
  * it), and somebody will serve it again: a successor that finds its ledger, or the client itself,
  * which attaches anew. A guest that is complete and has no copies loses nothing when ours go, but
  * must be taken down, for nobody could adopt it.
- * For registry_drain(), with a struct keeping as userdata.
+ * For ending_drain(), with a struct keeping as userdata.
  * Context: who has the engine's lock; reads /proc.
  */
 bool keeping_may_leave(void *keeping, struct registration *registration);

@@ -176,27 +176,5 @@ bool registry_is_busy(const struct registry *registry);
  */
 void registry_park(void *registry);
 
-/* Can we end without harm to this guest, absent pages or not? Context: who has the engine's lock. */
-typedef bool (*registry_may_leave_fn)(void *userdata, struct registration *registration);
-
-/* Embedded by whoever stops. */
-struct registry_stop {
-	registry_may_leave_fn may_leave;
-	void *keeping; /* its userdata */
-	/* On the loop, at once if there is nothing to do. @n_left guests have absent pages and may not be left. */
-	void (*done)(void *userdata, size_t n_left);
-	void *userdata;
-	uint64_t timeout_ns; /* 0: none */
-};
-
-/* Before we stop: fill every guest that may not be left. @stop is borrowed until done. */
-void registry_drain(struct registry *registry, const struct registry_stop *stop);
-
-/**
- * registry_leave() - leave every guest that may be left, for a successor
- *
- * After registry_drain(), when the loop has ended. What is complete and may not be left is taken down by
- * registry_free(). Return: how many have absent pages and may not be left: they are as they were.
- */
-size_t registry_leave(struct registry *registry, const struct registry_stop *stop,
-		      struct store *store);
+/* Those that take guests down, and fill them before the end: as many at one time as there are. */
+struct jobs *registry_jobs(struct registry *registry);
