@@ -2,6 +2,7 @@
 /* ufdctl why: why a guest, or any process, does not go on. */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "why.h"
 
 #define STATE_DIRECTORY "/run/ufd/state"
+#define SECOND_LOOK_MS	200
 
 /* ---- for people ------------------------------------------------------------------------------ */
 
@@ -179,32 +181,63 @@ static int why_parse(struct why *why, int argc, char **argv)
 	return EXIT_DONE;
 }
 
+/* Return: 0, -ENOENT, other -errno. */
+static int look_once(struct why *why)
+{
+	int r = why_gather(why);
+
+	if (r == 0)
+		why_find_causes(why);
+	return r;
+}
+
+/*
+ * Facts are gathered one after the other while the guest runs. What would be an error of ours is
+ * believed only if a second look finds it, too.
+ */
+static int look(struct why *why)
+{
+	struct why fresh = *why;
+	int r = look_once(why);
+
+	if (r < 0 || !why->n_causes || strcmp(why->causes[0].word, "not_woken"))
+		return r;
+	why_done(why);
+	(void)poll(NULL, 0, SECOND_LOOK_MS);
+	*why = fresh;
+	return look_once(why);
+}
+
+static int show(const struct session *session, struct why *why)
+{
+	json_t *json;
+	int r = look(why);
+
+	if (r == -ENOENT)
+		return why_not_found(why);
+	if (r < 0) {
+		fprintf(stderr, "ufdctl: looking failed: %s\n", strerror(-r));
+		return EXIT_FAILED;
+	}
+	json = why_to_json(why);
+	if (!output_json(session, json))
+		print_text(json);
+	json_decref(json);
+	return EXIT_DONE;
+}
+
 int cmd_why(struct session *session, int argc, char **argv)
 {
 	struct why *why = calloc(1, sizeof(*why));
-	json_t *json = NULL;
-	int status, r;
+	int status;
 
 	if (!why)
 		return EXIT_FAILED;
 	why->socket_path = session->socket_path;
 	why->directory = STATE_DIRECTORY;
 	status = why_parse(why, argc, argv);
-	if (status == EXIT_DONE) {
-		r = why_gather(why);
-		if (r == -ENOENT) {
-			status = why_not_found(why);
-		} else if (r < 0) {
-			fprintf(stderr, "ufdctl: looking failed: %s\n", strerror(-r));
-			status = EXIT_FAILED;
-		} else {
-			why_find_causes(why);
-			json = why_to_json(why);
-			if (!output_json(session, json))
-				print_text(json);
-		}
-	}
-	json_decref(json);
+	if (status == EXIT_DONE)
+		status = show(session, why);
 	why_done(why);
 	free(why);
 	return status;

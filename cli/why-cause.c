@@ -10,6 +10,7 @@
 
 #include "base/units.h"
 #include "monitor.h"
+#include "why-cause.h"
 #include "why.h"
 
 #define MONITOR_PATIENCE_NS (200 * NSEC_PER_MSEC)
@@ -130,11 +131,6 @@ static void find_poison(struct why *why)
 
 /* ---- it is us -------------------------------------------------------------------------------- */
 
-static bool is_pager_well(const struct why *why)
-{
-	return why->pager_state == PAGER_ANSWERS || why->pager_state == PAGER_WORKS;
-}
-
 /* The page is there, and who waits for it was not told. */
 static bool find_lost_wake(struct why *why)
 {
@@ -183,7 +179,7 @@ static void find_ours(struct why *why)
 	size_t first = why->n_causes;
 	bool is_stuck = why_find_page_causes(why);
 
-	if (!is_pager_well(why)) {
+	if (!why_is_pager_well(why)) {
 		why_find_pager_cause(why);
 		if (is_stuck)
 			lead_with_pager(why, first);
@@ -367,7 +363,7 @@ void why_find_causes(struct why *why)
 	if (!find_other_uffd(why) && !is_held && !why->n_causes)
 		find_nothing(why);
 	/* nobody waits for it now, but it will be the next cause */
-	if (why->view && !why_has_waiters(why) && !is_pager_well(why) &&
+	if (why->view && !why_has_waiters(why) && !why_is_pager_well(why) &&
 	    !ledger_view_is_complete(why->view))
 		why_find_pager_cause(why);
 }

@@ -22,11 +22,12 @@ static const char *pager_state_name(enum pager_state state)
 	return names[state];
 }
 
-/* How long ago, in milliseconds; null if unknown. */
+/* How long ago, in milliseconds; null if unknown. What was written while we looked is now. */
 static json_t *age(const struct why *why, uint64_t us)
 {
-	return us && us <= why->now_us ? json_integer((json_int_t)((why->now_us - us) / 1000))
-				       : json_null();
+	uint64_t ago_us = us < why->now_us ? why->now_us - us : 0;
+
+	return us ? json_integer((json_int_t)(ago_us / 1000)) : json_null();
 }
 
 static json_t *text_or_null(const char *text)

@@ -4,7 +4,7 @@
  *
  * Theory of operation: facts are gathered first (why-facts.c: the ledger, the processes, the pager;
  * why-thread.c: who waits where; why-page.c: what is done about it), all of them from outside and
- * none by waiting for anybody longer than a moment. Then causes are found (why-cause.c, why-ours.c),
+ * none by waiting for anybody longer than a moment. Then causes are found (why-cause.h),
  * the one that stuck first in front. cmd-why.c prints them.
  */
 #pragma once
@@ -163,19 +163,6 @@ const char *why_origin_name(enum address_origin origin);
 
 /* why-cause.c: all causes that hold, the first one first. */
 void why_find_causes(struct why *why);
-/* A new cause, with its sentence; NULL when there are too many. */
-struct why_cause *why_add(struct why *why, const char *word, enum why_sureness sureness,
-			  const char *sentence, ...) __attribute__((format(printf, 4, 5)));
-void why_remedy(struct why_cause *cause, const char *after, const char *command, ...)
-	__attribute__((format(printf, 3, 4)));
-
-/* why-ours.c: of pages that wait for us. Return: true if one was found that stuck before the pager. */
-bool why_find_page_causes(struct why *why);
-void why_find_pager_cause(struct why *why);
-/* Does somebody wait for us? */
-bool why_has_waiters(const struct why *why);
-/* Is there something to fill, and no memory it may go to? */
-bool why_is_filling_held(const struct why *why);
 
 /* why-json.c: all of it. */
 json_t *why_to_json(const struct why *why);

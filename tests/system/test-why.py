@@ -10,8 +10,10 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -118,7 +120,6 @@ class Talker:
 
     def is_served(self, block, seconds=20):
         """The touched block came after all, with its bytes."""
-        import select
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         return bool(ready) and self.hear() == (block + 1).to_bytes(8, "little").hex()
 
@@ -313,6 +314,7 @@ def hugetlb_exhausted(stack):
     wait_until(lambda: world.why("g")[0]["cause"] == "hugetlb_exhausted", "an exhausted pool")
     expect(world, "an empty pool of huge pages", "hugetlb_exhausted")
     world.stop_daemon()
+    wait_until(lambda: world.why("g")[0]["cause"] == "hugetlb_exhausted", "a pool that stays empty")
     answer = expect(world, "an empty pool of huge pages", "hugetlb_exhausted", is_stopped=True)
     hog.stdin.write("stop\n")
     hog.stdin.flush()
@@ -456,11 +458,12 @@ def memory_limit(stack):
     if not group:
         skip("a memory limit", "no control group with the memory controller can be made here")
         return
-    world = World(stack, mib=256, attach=False)
+    world = World(stack, mib=64, attach=False)
     write_text(group + "/cgroup.procs", world.target.pid)
     world.attach(("--background", "yes", "--background-rate", "16M"))
     # what will not do for all of it is refused at attach: the limit comes down later
-    write_text(f"{group}/{'memory.limit_in_bytes' if is_v1 else 'memory.max'}", 64 << 20)
+    used = int(read_text(f"{group}/{'memory.usage_in_bytes' if is_v1 else 'memory.current'}"))
+    write_text(f"{group}/{'memory.limit_in_bytes' if is_v1 else 'memory.max'}", used + (40 << 20))
     wait_until(lambda: world.why("g")[0]["cause"] == "memory_limit", "a limit that is near")
     answer = expect(world, "a memory limit", "memory_limit")
     check("its group is named", group in answer["sentence"], answer["sentence"])
@@ -499,19 +502,34 @@ def nothing_is_wrong(stack):
     check("an unknown guest is status 4", run.returncode == 4 and "nobody" in run.stderr, run)
     check("and so is an unknown pid", world.ctl("why", "999999999").returncode == 4)
     check("why wants one argument", world.ctl("why").returncode == 2)
+    check("replies with fds keep their order", ledgers_in_a_row(world, 20))
     check("a ledger that is handed out cannot be written", may_not_write(world), "it can")
+
+
+def ledgers_in_a_row(world, n):
+    """Several replies with fds on one connection, asked at once: each fd comes with its own reply."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(world.socket)
+        client.sendall(b'{"method":"io.ufd.guest.Ledger","parameters":{"name":"g"}}\0' * n)
+        n_replies = n_fds = 0
+        while n_replies < n:
+            data, fds, _, _ = socket.recv_fds(client, 65536, 8)
+            n_replies += data.count(b"\0")
+            n_fds += len(fds)
+            if n_fds != n_replies:
+                return False
+            for fd in fds:
+                os.close(fd)
+    return True
 
 
 def may_not_write(world):
     """Another user's copy of the ledger: neither the fd nor a new one of the same file takes a write."""
-    import array
-    import socket
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(world.socket)
         client.sendall(b'{"method":"io.ufd.guest.Ledger","parameters":{"name":"g"}}\0')
-        fds = array.array("i")
-        _, ancillary, _, _ = client.recvmsg(65536, socket.CMSG_SPACE(4))
-        fds.frombytes(ancillary[0][2][:4])
+        _, fds, _, _ = socket.recv_fds(client, 65536, 1)
     child = os.fork()
     if child == 0:
         os.setresgid(65534, 65534, 65534)
@@ -529,6 +547,25 @@ def may_not_write(world):
     return os.waitpid(child, 0)[1] == 0
 
 
+def others(stack):
+    """Who may not see: told what, and by which command it is seen; and given no ledger."""
+    world = World(stack)
+    world.server.ask("hang")
+    world.touch(31)
+    for path in (scratch, world.folder):
+        os.chmod(path, 0o755)
+    os.chmod(world.socket, 0o666)
+    run = subprocess.run([UFDCTL, "--socket", world.socket, "why", "g", "-j"], capture_output=True, text=True,
+                         timeout=60, user=65534, group=65534, extra_groups=[], preexec_fn=die_with_parent)
+    check("a guest of others is not shown", run.returncode == 5 and "sudo ufdctl why g" in run.stderr, run)
+    run = subprocess.run([UFDCTL, "--socket", world.socket, "why", str(world.target.pid), "--json=short"],
+                         capture_output=True, text=True, timeout=60, user=65534, group=65534, extra_groups=[])
+    answer = json.loads(run.stdout)
+    check("of a process of others it is said what was not seen, and how to see it",
+          run.returncode == 0 and answer["unseen"] and
+          all("sudo ufdctl why" in entry["command"] for entry in answer["unseen"]), answer)
+
+
 def main():
     global scratch
     if os.getuid() != 0 or os.uname().machine != "x86_64":
@@ -542,7 +579,7 @@ def main():
         return 0
     cases = [source_hangs, source_server_stopped, source_error, source_changed, page_poisoned, hugetlb_exhausted,
              daemon_stopped, kernel_fault, daemon_gone, other_userfaultfd, blocked_elsewhere, target_stopped,
-             target_traced, target_frozen, memory_limit, guest_paused, nothing_is_wrong]
+             target_traced, target_frozen, memory_limit, guest_paused, others, nothing_is_wrong]
     wanted = sys.argv[4:]
     with tempfile.TemporaryDirectory(prefix="ufd-why-") as scratch:
         libc.mount(b"why", scratch.encode(), b"tmpfs", 0, None)
