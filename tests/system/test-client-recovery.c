@@ -5,6 +5,7 @@
 #include "kernel/proc-maps.h"
 #include "kernel/uffd.h"
 #include "test-client.h"
+#include "wire/varlink-client.h"
 
 START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
 {
@@ -30,6 +31,47 @@ START_TEST(a_daemon_killed_while_it_pages_costs_no_byte)
 	join_vcpus(&scene, &vcpus);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 	expect_all(&ram);
+}
+END_TEST
+
+/* What Show says of the guest's copies of its userfaultfd. */
+static bool is_duplicate_shown(const struct scene *scene)
+{
+	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
+	_cleanup_(varlink_client_freep) struct varlink_client *client = NULL;
+	json_t *name = json_pack("{s:s}", "name", "g");
+
+	ck_assert_int_eq(varlink_client_connect(&client, scene->socket), 0);
+	ck_assert_int_eq(
+		varlink_client_call(client, "io.ufd.guest.Show", name, NULL, 0, 0, &answer), 0);
+	json_decref(name);
+	ck_assert_msg(!answer.error, "%s", answer.error);
+	return json_is_true(
+		json_object_get(json_object_get(answer.parameters, "guest"), "duplicate"));
+}
+
+START_TEST(a_daemon_that_keeps_its_guests_is_found_again)
+{
+	_cleanup_(ram_done) struct ram ram = map_ram(kinds[_i]);
+	_cleanup_(scene_done) struct scene scene;
+	struct vcpus vcpus;
+
+	scene_init_state(&scene, true);
+	describe(&scene, &ram, "ram", "file:");
+	EXPECT_OK(&scene, ufd_client_attach(scene.client));
+	ck_assert(is_duplicate_shown(&scene));
+	start_vcpus(&vcpus, &ram);
+	for (int round = 0; round < 3; round++) {
+		loop_until(&scene, are_at_work, &vcpus);
+		kill_ufdd(&scene);
+		scene.heard[0] = '\0';
+		start_ufdd(&scene);
+		loop_until(&scene, is_back, &scene);
+		ck_assert_str_eq(scene.heard, "LR");
+		ck_assert(is_duplicate_shown(&scene));
+	}
+	join_vcpus(&scene, &vcpus);
+	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 }
 END_TEST
 
@@ -147,6 +189,7 @@ static bool is_in_madvise(void *argument)
 struct giver {
 	struct ram *ram;
 	atomic_int tid;
+	atomic_bool is_done;
 };
 
 static void *run_giver(void *argument)
@@ -156,27 +199,43 @@ static void *run_giver(void *argument)
 	giver->tid = (int)syscall(SYS_gettid);
 	madvise(giver->ram->bytes + 2 * giver->ram->page_bytes, giver->ram->page_bytes,
 		MADV_DONTNEED);
+	giver->is_done = true;
 	return NULL;
 }
+
+static bool has_given(void *argument)
+{
+	return ((struct giver *)argument)->is_done;
+}
+
+static const struct {
+	const char *what;
+	bool has_state;
+} successors[] = { { "one that forgets", false }, { "one that keeps", true } };
 
 START_TEST(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next)
 {
 	_cleanup_(ram_done) struct ram ram = map_ram(ANON);
 	struct giver giver = { .ram = &ram };
 	_cleanup_(scene_done) struct scene scene;
-	uint64_t page = ram.page_bytes;
+	uint64_t page = ram.page_bytes, killed_ns;
 	pthread_t thread;
 
-	scene_init(&scene);
+	scene_init_state(&scene, successors[_i].has_state);
 	describe(&scene, &ram, "ram", "file:");
 	EXPECT_OK(&scene, ufd_client_attach(scene.client));
 	discard(&scene, &ram, page, page); /* so that there is something to give zero pages */
+	killed_ns = clock_now_ns();
 	kill_ufdd(&scene);
 	ck_assert_int_eq(pthread_create(&thread, NULL, run_giver, &giver), 0);
 	loop_until(&scene, is_in_madvise, &giver.tid);
+	ck_assert(!giver.is_done);
 	start_ufdd(&scene);
-	loop_until(&scene, is_back, &scene);
+	loop_until(&scene, has_given, &giver);
 	pthread_join(thread, NULL);
+	printf("# %s: madvise() returned %llu us after the SIGKILL\n", successors[_i].what,
+	       (unsigned long long)((clock_now_ns() - killed_ns) / NSEC_PER_USEC));
+	loop_until(&scene, is_back, &scene);
 	expect_zero(&ram, page, 2 * page);
 	expect_block(&ram, 3 * page / BLOCK, 0);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
@@ -303,10 +362,12 @@ int main(void)
 		"client-recovery",
 		(struct unit_test[]){
 			UNIT_TABLE(a_daemon_killed_while_it_pages_costs_no_byte, kinds),
+			UNIT_TABLE(a_daemon_that_keeps_its_guests_is_found_again, kinds),
 			UNIT(a_hand_over_bigger_than_the_sockets_buffer_arrives),
 			UNIT_TABLE(what_was_discarded_or_written_outlives_the_daemon, kinds),
 			UNIT(without_remove_events_a_discard_waits_for_nobody),
-			UNIT(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next),
+			UNIT_TABLE(a_discard_that_waits_for_a_dead_daemon_is_done_by_the_next,
+				   successors),
 			UNIT_TABLE(a_complete_memory_outlives_the_daemon_with_its_holes, kinds),
 			UNIT_TABLE(a_hand_over_that_is_refused_half_way_lets_go_of_nothing, kinds),
 			{},

@@ -151,6 +151,17 @@ static inline void scene_init(struct scene *scene)
 	scene_init_flags(scene, 0);
 }
 
+/* With a daemon that finds its guests again when it has died; or one that does not. */
+static inline void scene_init_state(struct scene *scene, bool has_state)
+{
+	scene_init(scene);
+	if (!has_state)
+		return;
+	kill_ufdd(scene);
+	scene->has_state = true;
+	start_ufdd(scene);
+}
+
 static inline void scene_done(struct scene *scene)
 {
 	char command[128];
