@@ -26,7 +26,7 @@
 #define SOON_NS	   (400 * NSEC_PER_MSEC) /* longer: it counts as stalled, and is handed over */
 #define AT_LAST_NS (20 * NSEC_PER_SEC)
 #define N_TRIES	   (BOARD_FAULTS + 1)
-#define N_POOL	   16
+#define N_POOL	   32
 
 struct play {
 	struct vmm vmm;

@@ -36,6 +36,12 @@ struct tally {
 	unsigned int n_sites, n_rounds, n_bad;
 };
 
+/* A line of code that fails in some scenario. */
+struct line {
+	enum board_call call;
+	uint32_t detail, address;
+};
+
 static struct {
 	const struct scenario *scenario;
 	const char *program;
@@ -44,6 +50,8 @@ static struct {
 	struct round rounds[MAX_ROUNDS];
 	unsigned int n_rounds, n_started;
 	bool is_planned[BOARD_SITES];
+	struct line lines[BOARD_SITES];
+	unsigned int n_lines;
 	struct worker workers[MAX_WORKERS];
 	unsigned int n_workers;
 	struct tally tallies[N_BOARD_CALLS];
@@ -112,16 +120,19 @@ static void plan_round(struct board_site *site, uint32_t nth, int error)
 	all.tallies[site->call].n_rounds++;
 }
 
-/* Is the same line of code planned already, reached by another way? */
+/* Is the same line of code planned already, reached by another way or in a scenario before? */
 static bool is_line_planned(const struct board_site *site)
 {
-	for (unsigned int i = 0; i < BOARD_SITES; i++) {
-		const struct board_site *other = &all.board->sites[i];
+	for (unsigned int i = 0; i < all.n_lines; i++) {
+		const struct line *line = &all.lines[i];
 
-		if (all.is_planned[i] && other->frames[0] == site->frames[0] &&
-		    other->call == site->call && other->detail == site->detail)
+		if (line->address == site->frames[0] && line->call == site->call &&
+		    line->detail == site->detail)
 			return true;
 	}
+	if (all.n_lines < BOARD_SITES)
+		all.lines[all.n_lines++] = (struct line){ site->call, site->detail,
+							  site->frames[0] };
 	return false;
 }
 

@@ -243,7 +243,7 @@ void vmm_start(struct vmm *ret, bool has_huge_pages)
 	ret->socket = sockets[0];
 	if (pidfd_open_pid(&ret->pidfd, ret->pid) < 0 || read(ret->socket, &byte, 1) != 1 ||
 	    ret->shared->uffd < 0 || pidfd_get_fd(ret->pidfd, ret->shared->uffd, &ret->uffd) < 0)
-		rounds_fail("the VMM did not start");
+		rounds_fail("the VMM did not start: uffd %d", ret->shared->uffd);
 }
 
 void vmm_stop(struct vmm *vmm)
