@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "kernel/pidfd.h"
@@ -50,6 +51,28 @@ START_TEST(a_process_is_alive_until_it_ends_reaped_or_not)
 	ck_assert_int_eq(pidfd_get_pid(fd, &found), -ESRCH);
 	ck_assert_int_eq(found, 42);
 	ck_assert_int_eq(pidfd_kill(fd, SIGKILL), -ESRCH);
+}
+END_TEST
+
+/* Also a zombie has its number still, and the moment when it began. */
+START_TEST(a_process_has_begun_at_one_moment)
+{
+	uint64_t own = 0, ticks = 0, again = 0;
+	pid_t pid = start_idler();
+	siginfo_t info;
+
+	/* a name with all that ends names */
+	ck_assert_int_eq(prctl(PR_SET_NAME, ") R 1 (x"), 0);
+	ck_assert_int_eq(pidfd_start_ticks(getpid(), &own), 0);
+	ck_assert_int_eq(pidfd_start_ticks(pid, &ticks), 0);
+	ck_assert_uint_ge(ticks, own);
+	ck_assert_uint_lt(ticks - own, 60 * (uint64_t)sysconf(_SC_CLK_TCK));
+	ck_assert_int_eq(kill(pid, SIGKILL), 0);
+	ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+	ck_assert_int_eq(pidfd_start_ticks(pid, &again), 0);
+	ck_assert_uint_eq(again, ticks);
+	ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED), 0);
+	ck_assert_int_eq(pidfd_start_ticks(pid, &again), -ESRCH);
 }
 END_TEST
 
@@ -168,6 +191,7 @@ int main(void)
 	return unit_run("pidfd",
 			(struct unit_test[]){
 				UNIT(a_process_is_alive_until_it_ends_reaped_or_not),
+				UNIT(a_process_has_begun_at_one_moment),
 				UNIT(what_is_no_process_is_told),
 				UNIT(an_fd_of_another_process_is_the_same_file),
 				UNIT(the_peer_of_a_socket_is_known_and_a_reaped_one_is_gone),

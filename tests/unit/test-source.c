@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -429,6 +430,85 @@ START_TEST(a_path_has_an_end)
 }
 END_TEST
 
+static const struct {
+	const char *spec;
+	const char *again; /* NULL: it cannot be made without its file */
+	uint64_t length;
+} reopened[] = {
+	{ "zero", "zero", UINT64_MAX },
+	{ "backing", "backing", UINT64_MAX },
+	{ "file:", NULL, 8192 },
+	{ "file:,offset=4K", NULL, 4096 },
+	{ "file:/nowhere/any more,offset=1", NULL, 8191 },
+};
+
+START_TEST(a_source_is_opened_again_from_its_spec_and_its_file)
+{
+	_cleanup_(source_unrefp) struct source *source = NULL, *without = NULL;
+	_cleanup_(closep) int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct source_identity identity = {};
+	struct stat stat;
+	const char *spec = reopened[_i].spec;
+	int r;
+
+	ck_assert_int_eq(ftruncate(fd, 8192), 0);
+	ck_assert_int_eq(source_reopen(&source, spec, fd, NULL), 0);
+	ck_assert_str_eq(source_spec(source), spec);
+	ck_assert_uint_eq(source_length(source), reopened[_i].length);
+	r = source_reopen(&without, spec, -1, NULL);
+	ck_assert_int_eq(r, reopened[_i].again ? 0 : -EINVAL);
+
+	r = source_file(source, &identity);
+	if (reopened[_i].again) {
+		ck_assert_int_eq(r, -EBADF);
+		return;
+	}
+	ck_assert_int_ge(r, 0);
+	ck_assert_int_eq(fstat(fd, &stat), 0);
+	ck_assert_uint_eq(identity.device, stat.st_dev);
+	ck_assert_uint_eq(identity.inode, stat.st_ino);
+	ck_assert_uint_eq(identity.length_bytes, 8192);
+	ck_assert_int_eq(identity.modified_s, stat.st_mtim.tv_sec);
+}
+END_TEST
+
+/* What is compared: each number counts. */
+START_TEST(a_file_is_the_same_only_if_everything_is)
+{
+	struct source_identity file = { 1, 2, 3, 4, 5, 6, 7 }, other;
+	const size_t offsets[] = {
+		offsetof(struct source_identity, device),
+		offsetof(struct source_identity, inode),
+		offsetof(struct source_identity, length_bytes),
+		offsetof(struct source_identity, modified_s),
+		offsetof(struct source_identity, changed_s),
+		offsetof(struct source_identity, modified_ns),
+		offsetof(struct source_identity, changed_ns),
+	};
+
+	ck_assert(source_is_same_file(&file, &file));
+	for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+		other = file;
+		((unsigned char *)&other)[offsets[i]] ^= 8;
+		ck_assert(!source_is_same_file(&file, &other));
+	}
+}
+END_TEST
+
+START_TEST(one_that_is_gone_answers_never_with_bytes)
+{
+	_cleanup_(source_unrefp) struct source *source = NULL;
+	struct source_request request = { .length_bytes = 4096 };
+	uint64_t length = 0;
+
+	ck_assert_int_eq(source_new_gone(&source, "file:/image"), 0);
+	ck_assert_str_eq(source_spec(source), "file:/image");
+	ck_assert_int_eq(source_file(source, NULL), -EBADF);
+	ck_assert_int_eq(source_read(source, &request), SOURCE_CHANGED);
+	ck_assert_int_eq(source_extent(source, 0, 4096, &length), _SOURCE_DATA);
+}
+END_TEST
+
 int main(void)
 {
 	return unit_run(
@@ -446,6 +526,9 @@ int main(void)
 			UNIT(the_last_of_many_threads_frees),
 			UNIT_TABLE(a_spec_opens_a_source_or_says_what_is_wrong, specs),
 			UNIT(a_path_has_an_end),
+			UNIT_TABLE(a_source_is_opened_again_from_its_spec_and_its_file, reopened),
+			UNIT(a_file_is_the_same_only_if_everything_is),
+			UNIT(one_that_is_gone_answers_never_with_bytes),
 			{},
 		});
 }
