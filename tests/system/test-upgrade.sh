@@ -160,7 +160,7 @@ test_there_and_back() {
 		rm "$SCRATCH/gone" && ctl upgrade "$NEXT" && ctl upgrade --rollback && [ "$(status guests)" = 0 ]
 	tap "a program that is gone from disk is gone back to" $?
 
-	"$UFDD" --socket "$UFD_SOCKET" >"$log" 2>&1
+	timeout -k 2 5 "$UFDD" --socket "$UFD_SOCKET" >"$log" 2>&1
 	[ $? -eq 1 ] && grep -q "another ufdd listens" "$log"
 	tap "the socket has its lock still" $?
 	end_daemon && [ ! -e "$UFD_SOCKET" ]
@@ -253,15 +253,15 @@ start_stranger() {
 }
 
 test_layouts() {
-	daemon && start_stranger
+	daemon && ctl upgrade "$NEXT" && start_stranger
 	status=$?
 	if [ $status -ne 0 ] && [ "$(id -u)" -ne 0 ]; then
 		why="attaching needs root"
 		tap "layouts" 77
 		return
 	fi
-	tap "a guest of the release before" $status
-	ctl upgrade "$NEXT" && [ "$(min_reader)" = 1 ]
+	tap "a guest of the next release" $status
+	[ "$(min_reader)" = 1 ]
 	tap "until it is committed the next release writes what the one before reads" $?
 	process_kill ufdd && daemon && [ "$(status guests)" = 1 ]
 	tap "and that one can take over by hand" $?
