@@ -17,14 +17,15 @@
 
 #include "base/clock.h"
 
-#define MAX_TEXT   1024
-#define MAX_FIELDS 8
+#define MAX_TEXT       1024
+#define MAX_FIELDS     8
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
 
 static struct {
 	_Atomic int level;
 	_Atomic unsigned int switches;
 	_Atomic bool has_prefix;
-	bool is_journal;
+	bool is_journal; /* stderr is the journal's, which then understands prefixes, too */
 } settings = { .level = LOG_LEVEL_INFO };
 
 /* Is stderr the stream that the service manager connected to the journal? */
@@ -119,15 +120,19 @@ static bool site_may_write(struct log_site *site, uint32_t *ret_n_suppressed)
 	return false;
 }
 
-static void write_journal(enum log_level level, const struct log_fields *fields, const char *file,
+/* Return: false if it is not known to have arrived. */
+static bool write_journal(enum log_level level, const struct log_fields *fields, const char *file,
 			  int line, const char *text)
 {
-	char texts[MAX_FIELDS][MAX_TEXT + 16];
+	char texts[MAX_FIELDS][MAX_TEXT + 128];
 	struct iovec parts[MAX_FIELDS];
 	int n = 0;
 
 #define ADD(...) snprintf(texts[n++], sizeof(texts[0]), __VA_ARGS__)
-	ADD("MESSAGE=%s", text);
+	if (fields->error)
+		ADD("MESSAGE=%s: %s", text, strerror(-fields->error));
+	else
+		ADD("MESSAGE=%s", text);
 	ADD("PRIORITY=%d", level);
 	ADD("CODE_FILE=%s", file);
 	ADD("CODE_LINE=%d", line);
@@ -142,7 +147,8 @@ static void write_journal(enum log_level level, const struct log_fields *fields,
 #undef ADD
 	for (int i = 0; i < n; i++)
 		parts[i] = (struct iovec){ texts[i], strlen(texts[i]) };
-	sd_journal_sendv(parts, n);
+	/* sd_journal_sendv() calls it a success when there is no socket. */
+	return access(JOURNAL_SOCKET, F_OK) == 0 && sd_journal_sendv(parts, n) == 0;
 }
 
 static const char *level_word(enum log_level level)
@@ -169,7 +175,7 @@ static void write_stderr(enum log_level level, const struct log_fields *fields, 
 	stream = fmemopen(line, sizeof(line), "w");
 	if (!stream)
 		return;
-	if (atomic_load_explicit(&settings.has_prefix, memory_order_relaxed))
+	if (settings.is_journal || atomic_load_explicit(&settings.has_prefix, memory_order_relaxed))
 		fprintf(stream, "<%d>", level);
 	fprintf(stream, "ufdd: %s%s", level_word(level), text);
 	if (fields->error)
@@ -209,9 +215,7 @@ void log_write(struct log_site *site, enum log_level level, unsigned int switche
 	if (n_suppressed)
 		snprintf(text + n, sizeof(text) - n, " (%u lines like this were left out)",
 			 n_suppressed);
-	if (settings.is_journal)
-		write_journal(level, &fields, file, line, text);
-	else
+	if (!settings.is_journal || !write_journal(level, &fields, file, line, text))
 		write_stderr(level, &fields, text);
 	errno = saved;
 }

@@ -28,7 +28,7 @@ is_another() {
 kill_daemon() {
 	local pid
 
-	pid=$(main_pid)
+	wait_until 20 is_active "$UNIT" && pid=$(main_pid) && [ "$pid" -gt 1 ] || return
 	kill -KILL "$pid" && wait_until 20 is_another "$pid"
 }
 
