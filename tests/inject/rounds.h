@@ -7,7 +7,8 @@
  * same failure. Each run is a process; several at a time.
  *
  * In CI each line of code fails in each way at least once, reached by one way; of the other ways to it
- * a part is drawn by the seed. UFD_TEST_LONG=1 takes all, and two further calls of each.
+ * a part is drawn by the seed. UFD_TEST_LONG=1 takes all, and two further calls of each;
+ * UFD_TEST_SHORT=1 one round in eight.
  */
 #pragma once
 

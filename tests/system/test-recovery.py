@@ -250,6 +250,7 @@ def described():
     attach(world, toy, policy="kill", fault_deadline_s=77)
     before = world.call("io.ufd.guest.Show", name="toy")["parameters"]
     world.kill()
+    check("its copy of the userfaultfd stays open meanwhile", toy.userfaultfds() == 1)
     world.start()
     after = world.call("io.ufd.guest.Show", name="toy")["parameters"]
     for part in (before, after):
