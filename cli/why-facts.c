@@ -13,8 +13,9 @@
 #include "fd-walk.h"
 #include "why.h"
 
-#define LEDGER_PATIENCE_NS (600 * NSEC_PER_MSEC)
-#define HOLDER_PATIENCE_NS (300 * NSEC_PER_MSEC)
+/* Since the beginning: all is said within two seconds, a source that must be tried included. */
+#define LEDGER_PATIENCE_NS (900 * NSEC_PER_MSEC)
+#define HOLDER_PATIENCE_NS (1400 * NSEC_PER_MSEC)
 #define LATE_BEAT_US	   2000000 /* a demand thread that is awake turns far more often */
 #define CLOCK_SLACK_US	   1000000
 
@@ -52,7 +53,7 @@ static int find_ledger(struct why *why)
 		.pid = why->pid,
 		.matches = is_wanted,
 		.userdata = why,
-		.deadline_ns = clock_now_ns() + LEDGER_PATIENCE_NS,
+		.deadline_ns = why->begun_ns + LEDGER_PATIENCE_NS,
 	};
 	r = ledger_search_run(&why->search);
 	if (r < 0 || !why->search.ledger)
@@ -218,7 +219,7 @@ static void find_holders(struct why *why)
 {
 	struct fd_walk walk = {
 		.first = why->pager_pid,
-		.deadline_ns = clock_now_ns() + HOLDER_PATIENCE_NS,
+		.deadline_ns = why->begun_ns + HOLDER_PATIENCE_NS,
 	};
 
 	fd_walk(&walk, visit_holder, why);

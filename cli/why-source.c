@@ -84,6 +84,7 @@ static void remedy_hanging_fuse(const struct why *why, struct why_cause *cause, 
 {
 	_cleanup_(process_freep) struct process *server = NULL;
 	pid_t pid = find_fuse_server(why, device);
+	char folder[64];
 
 	if (pid)
 		(void)process_read(&server, pid);
@@ -93,11 +94,15 @@ static void remedy_hanging_fuse(const struct why *why, struct why_cause *cause, 
 			   "kill -CONT %d", pid);
 		return;
 	}
+	snprintf(folder, sizeof(folder), "/sys/fs/fuse/connections/%u", minor(device));
 	why_remedy(
 		cause,
 		"Ends the read with an error, and the file system with it; then mount it again and "
 		"see to its server.",
-		"echo 1 >/sys/fs/fuse/connections/%u/abort", minor(device));
+		"%secho 1 >%s/abort",
+		access(folder, F_OK) == 0 ? ""
+					  : "mount -t fusectl fusectl /sys/fs/fuse/connections; ",
+		folder);
 	if (server)
 		snprintf(cause->after + strlen(cause->after),
 			 sizeof(cause->after) - strlen(cause->after),

@@ -52,8 +52,18 @@ class Server:
         elif self.mode == "ok":
             self.answer(unique, self.blocks(offset, size))
 
-    def serve(self):
-        request = os.read(self.fd, 1 << 20)
+    def serve_one(self):
+        """Return: false when the connection was cut off."""
+        try:
+            request = os.read(self.fd, 1 << 20)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return False
+            raise
+        self.serve(request)
+        return True
+
+    def serve(self, request):
         _, operation, unique, node = struct.unpack_from("IIQQ", request)
         body = request[40:]
         if operation == INIT:
@@ -83,8 +93,8 @@ class Server:
                     return
                 self.mode = line.strip()
                 print(self.mode, flush=True)
-            if self.fd in ready:
-                self.serve()
+            if self.fd in ready and not self.serve_one():
+                return
 
 
 ctypes.CDLL(None).prctl(1, 9)

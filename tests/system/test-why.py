@@ -246,6 +246,9 @@ def source_hangs(stack):
     world.stop_daemon()
     answer = expect(world, "a file system that does not answer", "source_hangs", is_stopped=True)
     check("and that the daemon is stopped, too", answer["causes"][1]["cause"] == "daemon_stopped", answer)
+    ok, error = world.remedy(answer)
+    wait_until(lambda: world.why("g")[0]["cause"] == "source_error", "a file system that was cut off")
+    check("its remedy lets the daemon go on, and ends the read", ok, error)
 
 
 def source_server_stopped(stack):
