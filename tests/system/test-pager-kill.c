@@ -4,7 +4,7 @@
  * call of the kernel and each store that matters, and between reading a REMOVE and applying it.
  *
  * The functions that do so are wrapped by the linker; the wrapper may end the process.
- * UFD_TEST_SHORT=1 takes every fourth step and a quarter of the kills, UFD_TEST_LONG=1 ten times as many.
+ * UFD_TEST_SHORT=1 takes every fourth step and a quarter of the kills, UFD_TEST_LONG=1 five times as many.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -211,7 +211,7 @@ static unsigned int n_kills_wanted(void)
 {
 	if (getenv("UFD_TEST_SHORT"))
 		return N_KILLS / 4;
-	return getenv("UFD_TEST_LONG") ? N_KILLS * 10 : N_KILLS;
+	return getenv("UFD_TEST_LONG") ? N_KILLS * 5 : N_KILLS;
 }
 
 START_TEST(a_guest_goes_on_after_any_kill)
