@@ -11,7 +11,8 @@
  * later while it recovers; in one of twenty a third. Then every thread that was in an operation must
  * come out of it before the next episode: a wake that is forgotten is not repaired by the
  * next recovery. A thread that does not within LOST_S is a lost guest, as is one that ends, or whose
- * arrival or leave takes longer than PHASE_S.
+ * arrival or leave takes longer than PHASE_S. One that has been at it for PATIENCE_NS is given a rest
+ * from kills, since each of them sends it back to where it began.
  *
  * The second form only holds huge pages until its input ends.
  *
@@ -44,7 +45,8 @@
 #define MAX_KILLS_EACH	3
 #define LOST_S		30
 #define LOST_BROKEN_S	4 /* of a daemon that must lose a guest */
-#define PHASE_S		90
+#define PHASE_S		60
+#define PATIENCE_NS	NSEC_PER_SEC
 #define STOP_S		60
 #define MIN_PAUSE_US	15000
 #define MAX_PAUSE_US	120000
@@ -251,11 +253,32 @@ static uint64_t sum(const struct run *run, size_t field)
 
 /* ---- kills ----------------------------------------------------------------------------------- */
 
+/* Is there a guest that is kept from arriving or leaving by so many kills? */
+static bool is_kept_waiting(const struct run *run)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	for (unsigned int i = 0; i < run->options.n_guests; i++) {
+		const struct soak_guest *guest = &run->board->guests[i];
+		uint32_t phase = atomic_load(&guest->phase);
+
+		if ((phase == SOAK_ARRIVING || phase == SOAK_LEAVING) &&
+		    now_ns > atomic_load(&guest->phase_ns) + PATIENCE_NS)
+			return true;
+	}
+	return false;
+}
+
 /* A moment by chance; for every second kill, then the moment somebody is at an absent page. */
 static void await_moment(struct run *run)
 {
 	uint64_t until_ns;
 
+	while (is_kept_waiting(run) && !has_failed(run)) {
+		usleep(LOOK_US);
+		look_after_daemon(run);
+		look_after_guests(run);
+	}
 	usleep((useconds_t)(MIN_PAUSE_US + below(run, MAX_PAUSE_US)));
 	until_ns = clock_now_ns() + AIM_NS;
 	if (run->options.is_until_lost || below(run, 2))
@@ -310,7 +333,7 @@ static unsigned int kill_in_a_row(struct run *run, struct soak_kill *kills)
 
 	await_moment(run);
 	look_after_daemon(run);
-	if (run->has_crashed)
+	if (has_failed(run))
 		return 0;
 	soak_daemon_kill(&run->daemon, &kills[0]);
 	for (; n < n_wanted && await_daemon(run); n++) {
