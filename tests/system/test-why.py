@@ -2,49 +2,32 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ufdctl why: causes are planted, and each must be named, in time, with a remedy that works. TAP on stdout.
 
-Arguments: ufdd, ufdctl, the directory of fuse-server.py and why-target.py. In half of the cases the daemon is stopped
+Arguments: ufdd, ufdctl, the directory of stuck.py. In half of the cases the daemon is stopped
 too, so that what is said comes from the ledger and /proc alone. Every process is ended by its pid; one that waits for
 a page heeds nothing but SIGKILL.
 """
 import contextlib
-import ctypes
 import json
 import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 UFDD, UFDCTL, SUPPORT = sys.argv[1:4]
+sys.path.insert(0, SUPPORT)
+sys.dont_write_bytecode = True
+from stuck import (HOG, World, die_with_parent, libc, make_group, read_text, state_of,  # noqa: E402
+                   wait_until, write_text)
+
 BLOCK = 4096
 HUGE_BLOCKS = 512
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 LIMIT_S = 2.0
 
-# Takes every free huge page, also those that others give back, until it is told to stop; then keeps them.
-HOG = """
-import mmap, select, sys
-kept = []
-is_full = False
-while not select.select([sys.stdin], [], [], 0.01 if is_full else 0)[0]:
-    try:
-        kept.append(mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000))
-        kept[-1][0] = 1
-    except OSError:
-        if not is_full:
-            print("full", flush=True)
-        is_full = True
-sys.stdin.readline()
-print("stopped", flush=True)
-sys.stdin.read()
-"""
-
 results = []
-libc = ctypes.CDLL(None, use_errno=True)
 scratch = ""
 
 
@@ -61,147 +44,8 @@ def skip(what, why):
     print(f"ok {len(results)} - {what} # SKIP {why}", flush=True)
 
 
-def die_with_parent():
-    libc.prctl(1, signal.SIGKILL)
-
-
-def wait_until(condition, what, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.01)
-
-
-def read_text(path):
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def write_text(path, text):
-    with open(path, "w") as file:
-        file.write(str(text))
-
-
-def state_of(pid):
-    return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1]
-
-
-class Talker:
-    """A program of tests/support that takes lines and gives lines."""
-
-    def __init__(self, name, *words):
-        self.process = subprocess.Popen([sys.executable, os.path.join(SUPPORT, name), *words],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                        preexec_fn=die_with_parent)
-        self.pid = self.process.pid
-        self.hear()
-
-    def tell(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def hear(self):
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise EOFError(f"process {self.pid} said nothing")
-        return line
-
-    def ask(self, line):
-        self.tell(line)
-        return self.hear()
-
-    def wait_in(self, function):
-        wait_until(lambda: read_text(f"/proc/{self.pid}/wchan") == function,
-                   f"{self.pid} in {function}, not {read_text(f'/proc/{self.pid}/wchan')}")
-
-    def is_served(self, block, seconds=20):
-        """The touched block came after all, with its bytes."""
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-        return bool(ready) and self.hear() == (block + 1).to_bytes(8, "little").hex()
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-
-
-class World:
-    """A daemon, a target, and what it is paged from; all ended together."""
-
-    def __init__(self, stack, kind="shmem", mib=8, options=(), attach=True):
-        self.server = self.daemon = self.target = None
-        stack.callback(self.end)
-        self.folder = tempfile.mkdtemp(dir=scratch)
-        self.socket = os.path.join(self.folder, "s")
-        self.states = os.path.join(self.folder, "states")
-        os.mkdir(self.states)
-        if libc.mount(b"states", self.states.encode(), b"tmpfs", 0, None) < 0:
-            raise OSError(ctypes.get_errno(), "tmpfs")
-        self.source = os.path.join(self.folder, "mount", "image")
-        os.mkdir(os.path.dirname(self.source))
-        self.server = Talker("fuse-server.py", os.path.dirname(self.source), str(mib << 20))
-        self.start_daemon()
-        self.target = Talker("why-target.py", str(mib), kind)
-        if attach:
-            self.attach(options)
-
-    def end(self):
-        """The server first: whoever waits for a file system heeds nothing while it has one."""
-        if self.server:
-            self.server.end()
-            libc.umount2(os.path.dirname(self.source).encode(), 2)
-        if self.daemon:
-            self.daemon.kill()
-            self.daemon.wait()
-            self.daemon.stderr.close()
-        if self.target:
-            self.target.end()
-        libc.umount2(self.states.encode(), 2)
-
-    def start_daemon(self):
-        self.daemon = subprocess.Popen([UFDD, "--socket", self.socket, "--state-dir", self.states],
-                                       stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
-        for line in self.daemon.stderr:
-            if "is ready" in line:
-                return
-        raise RuntimeError("ufdd did not start")
-
-    def ctl(self, *words):
-        return subprocess.run([UFDCTL, "--socket", self.socket, *words], capture_output=True, text=True,
-                              timeout=60)
-
-    def attach(self, options=(), source=None):
-        run = self.ctl("guest", "attach", "g", "--pid", str(self.target.pid), "--memory", "guest-ram",
-                       "--source", "file:" + (source or self.source), *(options or ("--background", "no")))
-        if run.returncode:
-            raise RuntimeError(run.stderr)
-
-    def touch(self, block):
-        self.target.tell(f"touch {block}")
-        self.target.wait_in("handle_userfault")
-
-    def ledger_says(self, doing):
-        """What the pager does for the page, as why shows it, not as the test thinks."""
-        wait_until(lambda: any(page["doing"] == doing for page in self.why("g")[0]["pages"]), doing)
-
-    def stop_daemon(self):
-        self.daemon.send_signal(signal.SIGSTOP)
-        wait_until(lambda: state_of(self.daemon.pid) == ["T"], "a stopped daemon")
-
-    def why(self, asked, *words):
-        begun = time.monotonic()
-        run = self.ctl("why", str(asked), "--state-dir", self.states, "--json=short", *words)
-        took = time.monotonic() - begun
-        if run.returncode:
-            raise RuntimeError(f"status {run.returncode}: {run.stderr}{run.stdout}")
-        return json.loads(run.stdout), took
-
-    def remedy(self, answer):
-        run = subprocess.run(["sh", "-c", answer["remedy"]], capture_output=True, text=True, timeout=60)
-        return run.returncode == 0, run.stderr
+def make_world(stack, **options):
+    return World((UFDD, UFDCTL), scratch, stack, **options)
 
 
 def expect(world, name, cause, asked="g", is_us=True, is_stopped=False):
@@ -225,7 +69,7 @@ def expect_cure(world, name, answer, block):
 # ---- our side ----
 
 def source_hangs(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.server.ask("hang")
     world.touch(3)
     world.ledger_says("reading")
@@ -252,7 +96,7 @@ def source_hangs(stack):
 
 
 def source_server_stopped(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.server.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: state_of(world.server.pid) == ["T"], "a stopped server")
     world.touch(5)
@@ -263,7 +107,7 @@ def source_server_stopped(stack):
 
 
 def source_error(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.server.ask("eio")
     world.touch(7)
     world.ledger_says("stalled")
@@ -277,7 +121,7 @@ def source_error(stack):
 
 
 def source_changed(stack):
-    world = World(stack, attach=False)
+    world = make_world(stack, attach=False)
     image = os.path.join(world.folder, "image")
     with open(image, "wb") as file:
         file.truncate(8 << 20)
@@ -291,7 +135,7 @@ def source_changed(stack):
 
 
 def page_poisoned(stack):
-    world = World(stack, options=("--background", "no", "--policy", "poison", "--fault-deadline", "0"))
+    world = make_world(stack, options=("--background", "no", "--policy", "poison", "--fault-deadline", "0"))
     world.server.ask("eio")
     check("a poisoned page fails", world.target.ask("read 9") == "EFAULT")
     expect(world, "a poisoned page", "page_poisoned", is_us=False)
@@ -307,7 +151,7 @@ def hugetlb_exhausted(stack):
     if int(read_text(POOL + "free_hugepages")) < 4:
         skip("an empty pool of huge pages", "the machine gives no huge pages")
         return
-    world = World(stack, kind="hugetlb")
+    world = make_world(stack, kind="hugetlb")
     hog = subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                            preexec_fn=die_with_parent)
     stack.callback(hog.wait)
@@ -326,7 +170,7 @@ def hugetlb_exhausted(stack):
 
 
 def daemon_stopped(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.stop_daemon()
     world.touch(13)
     answer = expect(world, "a stopped daemon", "daemon_stopped", is_stopped=True)
@@ -336,7 +180,7 @@ def daemon_stopped(stack):
 
 
 def kernel_fault(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.stop_daemon()
     world.target.tell("read 21")
     world.target.wait_in("handle_userfault")
@@ -347,7 +191,7 @@ def kernel_fault(stack):
 
 
 def daemon_gone(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.daemon.kill()
     world.daemon.wait()
     world.touch(17)
@@ -358,7 +202,7 @@ def daemon_gone(stack):
 # ---- not ours ----
 
 def other_userfaultfd(stack):
-    world = World(stack)
+    world = make_world(stack)
     child = int(world.target.ask("foreign"))
     world.target.wait_in("handle_userfault")
     answer = expect(world, "a userfaultfd of others", "other_userfaultfd", is_us=False)
@@ -368,7 +212,7 @@ def other_userfaultfd(stack):
 
 
 def blocked_elsewhere(stack):
-    world = World(stack)
+    world = make_world(stack)
     world.target.ask("wait")
     wait_until(lambda: "pipe" in read_text(f"/proc/{world.target.pid}/wchan"), "a read of a pipe")
     answer = expect(world, "a pipe that nobody writes to", "blocked_elsewhere", is_us=False)
@@ -378,7 +222,7 @@ def blocked_elsewhere(stack):
 
 
 def target_stopped(stack):
-    world = World(stack)
+    world = make_world(stack)
     os.kill(world.target.pid, signal.SIGSTOP)
     wait_until(lambda: state_of(world.target.pid) == ["T"], "a stopped target")
     expect(world, "a stopped target", "target_stopped", is_us=False)
@@ -390,7 +234,7 @@ def target_stopped(stack):
 
 
 def target_traced(stack):
-    world = World(stack)
+    world = make_world(stack)
     tracer = subprocess.Popen([sys.executable, "-c", (
         "import ctypes, os, sys\n"
         "libc = ctypes.CDLL(None)\n"
@@ -410,41 +254,12 @@ def target_traced(stack):
     expect_cure(world, "a debugger", answer, 23)
 
 
-def find_cgroups(controller):
-    """Where groups of a controller are made: (mount point, is it the first version)."""
-    for line in read_text("/proc/self/mountinfo").splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
-        point = left.split()[4]
-        if kind == "cgroup" and controller in options.split(","):
-            return point, True
-        if kind == "cgroup2" and (controller == "freezer" or controller in
-                                  read_text(point + "/cgroup.subtree_control").split()):
-            return point, False
-    return None, False
-
-
-def make_group(stack, controller):
-    point, is_v1 = find_cgroups(controller)
-    group = os.path.join(point, f"ufd-why-{os.getpid()}") if point else None
-    try:
-        os.mkdir(group)
-    except (OSError, TypeError):
-        return None, is_v1
-
-    def remove():
-        wait_until(lambda: not read_text(group + "/cgroup.procs"), "an empty group")
-        os.rmdir(group)
-    stack.callback(remove)
-    return group, is_v1
-
-
 def target_frozen(stack):
     group, is_v1 = make_group(stack, "freezer")
     if not group:
         skip("a frozen control group", "no control group with a freezer can be made here")
         return
-    world = World(stack)
+    world = make_world(stack)
     write_text(group + "/cgroup.procs", world.target.pid)
     thaw = ("freezer.state", "THAWED") if is_v1 else ("cgroup.freeze", "0")
     stack.callback(write_text, f"{group}/{thaw[0]}", thaw[1])
@@ -461,7 +276,7 @@ def memory_limit(stack):
     if not group:
         skip("a memory limit", "no control group with the memory controller can be made here")
         return
-    world = World(stack, mib=64, attach=False)
+    world = make_world(stack, mib=64, attach=False)
     write_text(group + "/cgroup.procs", world.target.pid)
     world.attach(("--background", "yes", "--background-rate", "16M"))
     # what will not do for all of it is refused at attach: the limit comes down later
@@ -487,7 +302,7 @@ def guest_paused(stack):
     stack.callback(vmm.wait)
     stack.callback(vmm.kill)
     wait_until(lambda: os.path.exists(monitor), "a monitor")
-    world = World(stack, attach=False)
+    world = make_world(stack, attach=False)
     wait_until(lambda: world.why(vmm.pid)[0]["cause"] == "guest_paused", "a monitor that answers")
     answer = expect(world, "a paused guest", "guest_paused", asked=vmm.pid, is_us=False)
     ok, error = world.remedy(answer)
@@ -495,7 +310,7 @@ def guest_paused(stack):
 
 
 def nothing_is_wrong(stack):
-    world = World(stack)
+    world = make_world(stack)
     check("a served page comes", world.target.ask("touch 2") == (3).to_bytes(8, "little").hex())
     answer, _ = world.why("g")
     check("nobody is accused when nothing is wrong",
@@ -552,7 +367,7 @@ def may_not_write(world):
 
 def others(stack):
     """Who may not see: told what, and by which command it is seen; and given no ledger."""
-    world = World(stack)
+    world = make_world(stack)
     world.server.ask("hang")
     world.touch(31)
     for path in (scratch, world.folder):
