@@ -70,7 +70,8 @@ test_kills() {
 	done
 	echo "$n kills" >>"$log"
 	[ $n -eq $N_KILLS ] && [ "$(unit_get ufdd NRestarts)" -eq $N_KILLS ] &&
-		guest_finish killed 60 && guest_finish killed-anon 60
+		guest_finish killed 60 && guest_finish killed-anon 60 &&
+		! guest_says killed REATTACHED	# its successors had not forgotten it
 	verdict "$N_KILLS times SIGKILL, and every page is right" $?
 }
 
