@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,8 @@ void reexec_go(struct reexec *reexec, json_t *past)
 	int r;
 
 	stop_signals(SIG_BLOCK);
+	/* A thread that waits for a source that never answers may be left: what it closes is its own. */
+	(void)unshare(CLONE_FILES);
 	/* dup2() leaves O_CLOEXEC behind */
 	for (size_t i = 0; i < reexec->n_passed; i++)
 		dup2(reexec->passed[i].fd, SD_LISTEN_FDS_START + (int)i);

@@ -37,7 +37,7 @@ int reexec_prepare(struct reexec *reexec, int binary, int fallback);
  * reexec_go() - the end of this program
  * @past: for the successor; the fallback finds `error` in it, too
  *
- * No other thread may be left: fds lose their numbers. SIGTERM, SIGINT and SIGHUP are blocked until
+ * Other threads, if any, keep their fds, and end with this program. SIGTERM, SIGINT and SIGHUP are blocked until
  * the successor unblocks them (reexec_unblock_signals()): they wait for it.
  */
 _Noreturn void reexec_go(struct reexec *reexec, json_t *past);

@@ -107,7 +107,7 @@ struct upgrade_go {
 	size_t n_fds;
 	uint64_t n_guests;
 	bool is_draining;
-	/* Nobody serves from its return on, and no thread but this one is left. */
+	/* Nobody serves from its return on. */
 	void (*park)(void *userdata);
 	void *userdata;
 };
