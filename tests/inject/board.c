@@ -128,7 +128,7 @@ static const int call_errors[N_BOARD_CALLS][6] = {
 const int *board_errors(enum board_call call, uint32_t detail)
 {
 	static const int no_fd[] = { EMFILE, 0 }, refused[] = { EPERM, EMFILE, 0 },
-			 no_memory[] = { ENOMEM, 0 };
+			 no_memory[] = { ENOMEM, 0 }, unknown[] = { ENOTTY, 0 };
 
 	if (call == CALL_FCNTL)
 		return detail == F_DUPFD_CLOEXEC ? no_fd : none;
@@ -141,7 +141,7 @@ const int *board_errors(enum board_call call, uint32_t detail)
 	for (size_t i = 0; i < sizeof(ioctl_errors) / sizeof(ioctl_errors[0]); i++)
 		if (ioctl_errors[i].request == detail)
 			return ioctl_errors[i].errors;
-	return none;
+	return unknown;
 }
 
 /* ---- sites ---- */

@@ -167,5 +167,5 @@ int main(int argc, char **argv)
 	if (!features_get()->may_syscall && !features_get()->may_device)
 		scenarios[0].skip_reason = scenarios[1].skip_reason =
 			"no userfaultfd for faults of the kernel";
-	return rounds_run(scenarios, program, argc, argv);
+	return rounds_run(scenarios, program, NULL, argc, argv);
 }

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct play {
 	struct ufd_pager *pager;
 	struct ufd_pager_guest *guest;
 	struct ufd_source *file, *backing;
+	const char *folder; /* of its ledgers; NULL: memfds */
 	uint32_t mapper;
 	uint32_t ids[VMM_MEMORIES]; /* UINT32_MAX: not a memory of the guest now */
 	int ledger;
@@ -138,6 +140,30 @@ static void forget(struct play *play)
 		play->ids[i] = UINT32_MAX;
 }
 
+static int never_read(void *userdata, uint64_t offset, void *buffer, uint64_t length,
+		      struct ufd_read *read)
+{
+	return -EIO;
+}
+
+/* Those that no memory here is filled from. */
+static int make_other_sources(struct play *play)
+{
+	UFD_OPTS(ufd_source_ops, ops, .length = 4096, .read = never_read);
+	struct ufd_source *zero, *callback;
+	const char *error;
+	int r;
+
+	r = CALL(play, ufd_source_open(&zero, "zero", -1, &error), 0);
+	if (r < 0)
+		return r;
+	ufd_source_unref(zero);
+	r = CALL(play, ufd_source_new(&callback, &ops, NULL), 0);
+	if (r == 0)
+		ufd_source_unref(callback);
+	return r;
+}
+
 static int make_engine(struct play *play)
 {
 	const char *error;
@@ -148,7 +174,9 @@ static int make_engine(struct play *play)
 		r = CALL(play, ufd_source_open(&play->file, "file:", play->vmm.source, &error), 0);
 	if (r == 0)
 		r = CALL(play, ufd_source_open(&play->backing, "backing", -1, &error), 0);
-	return r;
+	if (r == 0 && play->folder)
+		r = CALL(play, ufd_pager_set_ledger_directory(play->pager, play->folder), 0);
+	return r == 0 ? make_other_sources(play) : r;
 }
 
 /* Nothing is acknowledged before the start: it is taken back and done again. */
@@ -321,9 +349,9 @@ static void wait_graduated(struct play *play)
 	}
 }
 
-static void play_all(struct board *board, int board_fd, const struct board_plan *plan)
+static void play_all(struct board *board, const struct board_plan *plan, const char *folder)
 {
-	struct play play = { .plan = plan, .ledger = -EBADF };
+	struct play play = { .plan = plan, .ledger = -EBADF, .folder = folder };
 
 	vmm_start(&play.vmm, hugepages_are_reserved());
 	for (unsigned int i = 0; i < VMM_MEMORIES; i++)
@@ -351,12 +379,45 @@ static void play_all(struct board *board, int board_fd, const struct board_plan 
 	vmm_stop(&play.vmm);
 }
 
+static void play_memfds(struct board *board, int board_fd, const struct board_plan *plan)
+{
+	play_all(board, plan, NULL);
+}
+
+static void play_files(struct board *board, int board_fd, const struct board_plan *plan)
+{
+	char folder[] = "/dev/shm/ufd-inject.XXXXXX", ledger[64];
+
+	if (!mkdtemp(folder))
+		rounds_fail("no folder");
+	play_all(board, plan, folder);
+	snprintf(ledger, sizeof(ledger), "%s/guest.ledger", folder);
+	(void)unlink(ledger);
+	(void)rmdir(folder);
+}
+
+static const char *const unless[] = {
+	/* once a process, before a run begins */
+	"probe", "uffd_open", "uffd_handshake", "backing_create",
+	/* of pages that others touch, of policy poison, of block devices: system tests and the model */
+	"backing_find_data", "backing_write", "uffd_poison", "uffd_write_protect", "identify",
+	/* of sources that nobody can make again, memories that are gone, mappings that were half made */
+	"source_new_gone", "memory_new_forgotten", "adopt_mappings",
+	/* of files on file systems that hang */
+	"closing_close",
+	/* of trackers */
+	"pagemap_scan", NULL
+};
+
 int main(int argc, char **argv)
 {
-	struct scenario scenarios[] = { { "engine", play_all }, {} };
+	struct scenario scenarios[] = { { "engine", play_memfds },
+					{ "engine with ledgers in a folder", play_files },
+					{} };
 
 	hugepages_reserve(N_POOL);
 	if (!features_get()->may_syscall && !features_get()->may_device)
-		scenarios[0].skip_reason = "no userfaultfd for faults of the kernel";
-	return rounds_run(scenarios, NULL, argc, argv);
+		scenarios[0].skip_reason = scenarios[1].skip_reason =
+			"no userfaultfd for faults of the kernel";
+	return rounds_run(scenarios, NULL, unless, argc, argv);
 }

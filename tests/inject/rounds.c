@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "inject/coverage.h"
 #include "inject/leaks.h"
 
 #define MAX_ROUNDS  20000
@@ -51,8 +52,8 @@ static struct {
 	struct round rounds[MAX_ROUNDS];
 	unsigned int n_rounds, n_started;
 	bool is_planned[BOARD_SITES];
-	struct line lines[BOARD_SITES];
-	unsigned int n_lines;
+	struct line lines[BOARD_SITES], reached[BOARD_SITES];
+	unsigned int n_lines, n_reached;
 	struct worker workers[MAX_WORKERS];
 	unsigned int n_workers;
 	struct tally tallies[N_BOARD_CALLS];
@@ -320,21 +321,42 @@ static void report_scenario(void)
 	}
 }
 
-static void print_sites(void)
+/* Lines that runs have come to, whether they failed there or not. */
+static void note_reached(void)
 {
-	for (unsigned int i = 0; i < BOARD_SITES; i++) {
+	for (unsigned int i = 0; i < BOARD_SITES && all.n_reached < BOARD_SITES; i++) {
 		const struct board_site *site = &all.board->sites[i];
 
 		if (atomic_load(&site->is_known))
-			printf("%s %#x\n", call_names[site->call], site->frames[0]);
+			all.reached[all.n_reached++] = (struct line){ site->call, site->detail,
+								      site->frames[0] };
 	}
 }
 
-static void test_scenario(const struct scenario *scenario, bool is_sites)
+static bool is_reached(const char *call, uint32_t address)
+{
+	for (unsigned int i = 0; i < all.n_reached; i++)
+		if (all.reached[i].address == address)
+			return true;
+	return false;
+}
+
+static void test_coverage(const char *const *unless)
+{
+	int n = all.n_reached && !all.is_short ? coverage_report(all.program, is_reached, unless)
+					       : -1;
+
+	if (n < 0)
+		test_line(true, "every call was reached # SKIP nothing was run, or only a part, or "
+				"there is no objdump");
+	else
+		test_line(n == 0, "every call was reached, but for %d", n);
+}
+
+static void test_scenario(const struct scenario *scenario)
 {
 	if (scenario->skip_reason) {
-		if (!is_sites)
-			test_line(true, "%s # SKIP %s", scenario->name, scenario->skip_reason);
+		test_line(true, "%s # SKIP %s", scenario->name, scenario->skip_reason);
 		return;
 	}
 	run_scenario(scenario);
@@ -343,10 +365,8 @@ static void test_scenario(const struct scenario *scenario, bool is_sites)
 		plan_sites();
 		run_rounds();
 	}
-	if (is_sites)
-		print_sites();
-	else
-		report_scenario();
+	report_scenario();
+	note_reached();
 	close(all.board_fd);
 }
 
@@ -375,16 +395,14 @@ static unsigned int n_workers(void)
 	return n < 1 ? 1 : n > MAX_WORKERS ? MAX_WORKERS : (unsigned int)n;
 }
 
-int rounds_run(const struct scenario *scenarios, const char *program, int argc, char **argv)
+int rounds_run(const struct scenario *scenarios, const char *program, const char *const *unless,
+	       int argc, char **argv)
 {
-	static const struct option options[] = { { "scenario", 1, NULL, 's' },
-						 { "plan", 1, NULL, 'p' },
-						 { "seed", 1, NULL, 'r' },
-						 { "sites", 0, NULL, 'l' },
-						 {} };
+	static const struct option options[] = {
+		{ "scenario", 1, NULL, 's' }, { "plan", 1, NULL, 'p' }, { "seed", 1, NULL, 'r' }, {}
+	};
 	static char self[512];
 	const char *name = NULL, *plan = NULL;
-	bool is_sites = false;
 	int option;
 
 	all.seed = 1;
@@ -398,9 +416,6 @@ int rounds_run(const struct scenario *scenarios, const char *program, int argc, 
 			break;
 		case 'r':
 			all.seed = strtoull(optarg, NULL, 10);
-			break;
-		case 'l':
-			is_sites = true;
 			break;
 		default:
 			return 2;
@@ -418,11 +433,12 @@ int rounds_run(const struct scenario *scenarios, const char *program, int argc, 
 	if (plan)
 		return run_plan(scenarios, plan);
 	for (; scenarios->name; scenarios++) {
-		test_scenario(scenarios, is_sites);
+		test_scenario(scenarios);
 		if (name)
 			break;
 	}
-	if (!is_sites)
-		printf("1..%d\n", all.n_tests);
+	if (!name && unless)
+		test_coverage(unless);
+	printf("1..%d\n", all.n_tests);
 	return all.n_failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

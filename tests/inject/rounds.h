@@ -38,8 +38,10 @@ void rounds_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
  *	--scenario NAME		only this one
  *	--plan PLAN		only this plan, in this process
  *	--seed N
- *	--sites			after the runs that record: print `CALL ADDRESS` of each site, no TAP
+ * After all of them, unless only a part was run, each call of the program that can fail must have been
+ * reached, but for those in the functions of @unless (NULL: it is not asked).
  *
  * Return: exit status.
  */
-int rounds_run(const struct scenario *scenarios, const char *program, int argc, char **argv);
+int rounds_run(const struct scenario *scenarios, const char *program, const char *const *unless,
+	       int argc, char **argv);

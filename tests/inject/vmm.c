@@ -166,7 +166,9 @@ static _Noreturn void vmm_main(int socket, struct vmm_shared *shared)
 		if (!memory->n_pages)
 			continue;
 		at = mmap(NULL, memory->length, PROT_READ | PROT_WRITE, flags, memory->memfd, 0);
-		if (at == MAP_FAILED)
+		if (at == MAP_FAILED && i == VMM_HUGETLB)
+			memory->n_pages = 0; /* the pool is everybody's */
+		else if (at == MAP_FAILED)
 			_exit(EXIT_FAILURE);
 		memory->address = (uint64_t)at;
 	}
