@@ -19,13 +19,12 @@ void flight_note(struct flight *flight, uint64_t time_ns, enum flight_kind kind,
 	_Atomic uint64_t *when = &flight->events[n % FLIGHT_N_EVENTS].when;
 	_Atomic uint64_t *what = &flight->events[n % FLIGHT_N_EVENTS].what;
 
-	/* no kind while it changes; pairs with the fence in flight_next() */
+	/* no kind while it changes: who sees the new half sees that, or what comes after */
 	atomic_store_explicit(when, 0, memory_order_relaxed);
-	atomic_thread_fence(memory_order_release);
 	atomic_store_explicit(what,
 			      low_bits(page, PAGE_BITS) | low_bits((uint64_t)value, VALUE_BITS)
 								  << PAGE_BITS,
-			      memory_order_relaxed);
+			      memory_order_release); /* pairs with acquire in flight_look() */
 	atomic_store_explicit(when,
 			      low_bits(time_ns / NSEC_PER_USEC, TIME_BITS) |
 				      (uint64_t)kind << TIME_BITS |
@@ -40,9 +39,8 @@ static bool flight_look(const struct flight *flight, uint64_t n, struct flight_e
 	const _Atomic uint64_t *place = &flight->events[n % FLIGHT_N_EVENTS].when;
 	uint64_t when = atomic_load_explicit(place, memory_order_acquire);
 	uint64_t what = atomic_load_explicit(&flight->events[n % FLIGHT_N_EVENTS].what,
-					     memory_order_relaxed);
+					     memory_order_acquire);
 
-	atomic_thread_fence(memory_order_acquire);
 	if (when != atomic_load_explicit(place, memory_order_relaxed))
 		return false;
 	ret->time_us = low_bits(when, TIME_BITS);
