@@ -13,13 +13,16 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/units.h"
 #include "guest/ledger.h"
 
-#define PIECE_BYTES (256 * KIB)
+#define PIECE_BYTES	 (256 * KIB)
+#define LOCK_PATIENCE_NS (3 * NSEC_PER_SEC)
 
 static void closedirp(DIR **dir)
 {
@@ -36,10 +39,30 @@ void shelf_files_free(struct shelf_file *files, size_t n_files)
 	free(files);
 }
 
+/*
+ * Two that adopt the same guests would both serve them. One that was killed may still be dying: with
+ * many guests that takes a while, and nothing tells when it is over.
+ */
+static int lock(int fd)
+{
+	const struct timespec pause = { .tv_nsec = 5 * NSEC_PER_MSEC };
+	uint64_t deadline_ns = clock_now_ns() + LOCK_PATIENCE_NS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		if (clock_now_ns() >= deadline_ns)
+			return -EBUSY;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 int shelf_open(const char *path, int *ret_fd)
 {
 	_cleanup_(closep) int fd = -EBADF;
 	struct statfs info;
+	int r;
 
 	if (mkdir(path, 0700) < 0 && errno != EEXIST)
 		return -errno;
@@ -48,9 +71,9 @@ int shelf_open(const char *path, int *ret_fd)
 		return -errno;
 	if (info.f_type != TMPFS_MAGIC)
 		return -EMEDIUMTYPE;
-	/* two that adopt the same guests would both serve them */
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	r = lock(fd);
+	if (r < 0)
+		return r;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
