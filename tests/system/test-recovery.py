@@ -367,7 +367,7 @@ def damaged():
 def stopped():
     world = World()
     world.start()
-    toy = Toy(world, "--pause-us", "200", "--write")
+    toy = Toy(world, "--pause-us", "8000", "--write")  # seconds: it must outlast what comes
     other = Toy(world, has_client=False, name="other")
     attach(world, other, "other")
     other.go()
@@ -416,7 +416,7 @@ def stopped_alone():
 def stopped_without_state():
     world = World(keeps=False)
     world.start()
-    toy = Toy(world, "--pause-us", "1000", "--write")
+    toy = Toy(world, "--pause-us", "8000", "--write")
     other = Toy(world, has_client=False, name="other")
     attach(world, other, "other")
     status, _ = world.stop()
