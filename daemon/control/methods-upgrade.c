@@ -32,6 +32,7 @@
 #include "log.h"
 #include "registry.h"
 #include "upgrade/dry-run.h"
+#include "upgrade/hung.h"
 #include "upgrade/release.h"
 #include "upgrade/upgrade.h"
 
@@ -179,7 +180,12 @@ static void upgrading_wait(struct upgrading *upgrading)
 static int upgrading_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct upgrading *upgrading = data;
+	int r = 0;
 
+	if (upgrading->is_waiting)
+		r = hung_check(upgrading->guests, upgrading->n_guests, refusal);
+	if (r < 0)
+		return r;
 	return dry_run(upgrading->target.binary, upgrading->target.name, upgrading->guests,
 		       upgrading->n_guests, DRY_RUN_TIMEOUT_NS, &upgrading->answer, refusal);
 }
