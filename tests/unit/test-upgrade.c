@@ -10,11 +10,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/units.h"
+#include "guest/flight.h"
 #include "guest/ledger.h"
 #include "refusal.h"
 #include "store/store.h"
 #include "support/unit.h"
 #include "upgrade/dry-run.h"
+#include "upgrade/hung.h"
 #include "upgrade/program-file.h"
 #include "upgrade/reexec.h"
 
@@ -251,6 +255,39 @@ END_TEST
 
 static const struct {
 	const char *what;
+	enum board_state state;
+	uint64_t age_us; /* of the read; 0: none */
+	int result;
+} reads[] = {
+	{ "nothing is read", BOARD_FREE, 0, 0 },
+	{ "a fill that does not read", BOARD_FILLING, 0, 0 },
+	{ "a read that is over", BOARD_FREE, 5000000, 0 },
+	{ "a read that does not end", BOARD_READING, 5000000, -ECANCELED },
+};
+
+START_TEST(a_source_that_does_not_answer_is_found)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	_cleanup_(refusal_done) struct refusal refusal = {};
+	struct dry_run_guest guest = { .name = "web" };
+	struct board *board;
+
+	ck_assert_int_eq(ledger_new(&ledger, "web"), 0);
+	guest.ledger = ledger_fd(ledger);
+	board = ledger_board(ledger);
+	board->fills[3].read_us = reads[_i].age_us
+					  ? clock_now_ns() / NSEC_PER_USEC - reads[_i].age_us
+					  : 0;
+	board->fills[3].state = reads[_i].state;
+	ck_assert_msg(hung_check(&guest, 1, &refusal) == reads[_i].result, "%s", reads[_i].what);
+	if (reads[_i].result)
+		ck_assert_msg(strstr(words_of(&refusal), "guest `web` has not answered") != NULL,
+			      "%s", words_of(&refusal));
+}
+END_TEST
+
+static const struct {
+	const char *what;
 	const char *name;
 	mode_t mode;
 	int result;
@@ -300,6 +337,7 @@ int main(void)
 			UNIT_TABLE(a_path_names_a_program_or_is_refused, targets),
 			UNIT(without_a_program_before_there_is_no_way_back),
 			UNIT_TABLE(a_program_can_wait_in_a_directory, files),
+			UNIT_TABLE(a_source_that_does_not_answer_is_found, reads),
 			{},
 		});
 }
