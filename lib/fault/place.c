@@ -52,11 +52,9 @@ int fill_prove(struct mapping *mapping, uint64_t page, bool *ret_exists)
 		return backing_has_page(memory->backing,
 					memory->backing_offset + page * memory->page_bytes,
 					ret_exists);
-	if (mapper->pagemap < 0) {
-		r = pagemap_open(&mapper->pagemap, mapper->pid);
-		if (r < 0)
-			return r;
-	}
+	r = pagemap_open_once(&mapper->pagemap, mapper->pid);
+	if (r < 0)
+		return r;
 	r = pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1);
 	if (r < 0)
 		return r;

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include "base/units.h"
 #include "kernel/uapi.h"
@@ -20,6 +21,25 @@
 
 /* Return: 0 with an owned fd, -EACCES without ptrace-read rights, -ESRCH, other -errno. */
 int pagemap_open(int *ret_fd, pid_t pid);
+
+/*
+ * Into a place that several threads share, and that is negative until one of them needs it: who
+ * comes second closes his own. Return: as above.
+ */
+static inline int pagemap_open_once(int *shared_fd, pid_t pid)
+{
+	int none = __atomic_load_n(shared_fd, __ATOMIC_ACQUIRE), own, r;
+
+	if (none >= 0)
+		return 0;
+	r = pagemap_open(&own, pid);
+	if (r < 0)
+		return r;
+	if (!__atomic_compare_exchange_n(shared_fd, &none, own, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
+		close(own);
+	return 0;
+}
 
 /* One pagemap word per base page. Return: 0, -ESRCH (ended, or past the address space), -errno. */
 int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words);

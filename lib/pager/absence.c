@@ -94,10 +94,8 @@ static int absence_prove_tables(struct ufd_pager_guest *paged, struct mapping *m
 	uint64_t end = left.start.v + left.length_bytes;
 	bool is_used = false;
 	struct hva first;
-	int r = 0;
+	int r = pagemap_open_once(&mapper->pagemap, mapper->pid);
 
-	if (mapper->pagemap < 0)
-		r = pagemap_open(&mapper->pagemap, mapper->pid);
 	while (r == 0 && left.length_bytes) {
 		r = pagemap_first_used(mapper->pagemap, left, &is_used, &first);
 		if (r < 0 || !is_used)
