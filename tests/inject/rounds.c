@@ -157,11 +157,13 @@ static void plan_site(struct board_site *site)
 /* Sites that are new since the last time. */
 static void plan_sites(void)
 {
+	unsigned int n_most = all.scenario->is_brief && !all.is_long ? 1 : BOARD_FAULTS;
+
 	for (unsigned int i = 0; i < BOARD_SITES; i++) {
 		struct board_site *site = &all.board->sites[i];
 
 		if (all.is_planned[i] || !atomic_load(&site->is_known) ||
-		    site->found_by.n_faults == BOARD_FAULTS)
+		    site->found_by.n_faults == n_most)
 			continue;
 		plan_site(site);
 		all.is_planned[i] = true;

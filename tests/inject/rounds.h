@@ -21,7 +21,7 @@ struct scenario {
 	const char *name;
 	/* Arms the board, disarms it, and returns if all was right; else rounds_fail(). */
 	void (*run)(struct board *board, int board_fd, const struct board_plan *plan);
-	bool is_brief; /* it has many sites: in CI each line of code fails once, no more */
+	bool is_brief; /* it has many sites: in CI each line of code fails once, and nothing after it */
 	const char *skip_reason; /* what the machine lacks */
 };
 
