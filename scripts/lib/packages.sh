@@ -17,7 +17,7 @@ PACKAGES_BUILD="gcc libc6-dev meson ninja-build pkg-config
 PACKAGES_GUEST="qemu-system-x86 cpio jq"
 
 # To build every feature and run every suite.
-PACKAGES_TEST="clang clang-format scdoc libgnutls28-dev libbpf-dev bpftool systemd
+PACKAGES_TEST="clang clang-format scdoc libgnutls28-dev libbpf-dev bpftool systemd procps
 	python3 socat zstd golang-go golang-github-varlink-go-dev varlink-go"
 
 # Those of the given packages that are not installed, on one line.

@@ -60,7 +60,8 @@ test_seccomp() {
 	verdict "behind a seccomp filter it is refused, naming the drop-in" $?
 
 	mkdir -p /run/systemd/system/ufdd.service.d &&
-		cp /usr/local/share/ufd/seccomp-targets.conf /run/systemd/system/ufdd.service.d/50-case.conf &&
+		cp "$(find "$MACHINE_STAGE" -name seccomp-targets.conf)" \
+			/run/systemd/system/ufdd.service.d/50-case.conf &&
 		systemctl daemon-reload && systemctl restart ufdd && attach guarded "$pid" &&
 		target_finish guarded
 	verdict "with the drop-in it is attached" $?

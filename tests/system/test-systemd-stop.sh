@@ -37,10 +37,15 @@ test_stop_without_duplicate() {
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	process_start alone "$SCRATCH/alone.out" bash -c 'exec "$@" <"$0"' "$SCRATCH/go" "$MANY" \
 		--guests 1 --image "$SCRATCH/many" --socket $SOCKET --no-duplicate
-	wait_until 20 guest_says alone ATTACHED && stop && ! is_active ufdd
+	# At this level the manager logs what it is told.
+	wait_until 20 guest_says alone ATTACHED && systemctl log-level debug && stop && ! is_active ufdd
+	systemctl log-level info
 	printf '\n\n\n\n' >&$go
 	process_wait alone && grep -q '"pages_checked":4,"wrong_pages":0' "$SCRATCH/alone.out"
 	verdict "without one, the guest is filled before the daemon stops" $?
+
+	journal_has "STOPPING=1" _PID=1 && journal_has "EXTEND_TIMEOUT_USEC=15000000" _PID=1
+	verdict "and the manager is asked for the time that takes" $?
 }
 
 test_damage() {
