@@ -383,10 +383,10 @@ START_TEST(who_can_not_be_filled_in_time_waits)
 }
 END_TEST
 
-static const int moments[8];
-
 int main(void)
 {
+	static const int moments[8];
+
 	return unit_run("last-reference",
 			(struct unit_test[]){
 				UNIT_TABLE(who_has_a_duplicate_waits_for_the_next_ufdd, ways),
