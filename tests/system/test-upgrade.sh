@@ -87,7 +87,7 @@ end_hang() {
 test_refused_programs() {
 	local name
 
-	guest_start bystander --socket "$UFD_SOCKET" --write --pause-us 2000 &&
+	guest_start bystander --socket "$UFD_SOCKET" --write --pause-us 5000 &&
 		guest_wait_line bystander ATTACHED 20
 	tap "a guest that must not notice" $?
 
