@@ -64,6 +64,7 @@ struct upgrading {
 	struct call *call; /* a reference */
 	struct upgrade_target target;
 	struct dry_run answer;
+	struct refusal refusal;	      /* the other program's, in place of an answer */
 	struct dry_run_guest *guests; /* owned, and what is in it; while a job asks */
 	size_t n_guests;
 	struct event *timer; /* owned; while calls are waited for */
@@ -111,6 +112,7 @@ static void upgrading_free(struct upgrading *upgrading)
 		event_free(upgrading->timer);
 	drop_guests(upgrading);
 	upgrade_target_done(&upgrading->target);
+	refusal_done(&upgrading->refusal);
 	call_unref(upgrading->call);
 	free(upgrading);
 }
@@ -183,11 +185,19 @@ static int upgrading_run(struct job *job, void *data, struct refusal *refusal)
 	int r = 0;
 
 	if (upgrading->is_waiting)
-		r = hung_check(upgrading->guests, upgrading->n_guests, refusal);
-	if (r < 0)
-		return r;
-	return dry_run(upgrading->target.binary, upgrading->target.name, upgrading->guests,
-		       upgrading->n_guests, DRY_RUN_TIMEOUT_NS, &upgrading->answer, refusal);
+		r = hung_check(upgrading->guests, upgrading->n_guests, &upgrading->refusal);
+	if (r == 0)
+		r = dry_run(upgrading->target.binary, upgrading->target.name, upgrading->guests,
+			    upgrading->n_guests, DRY_RUN_TIMEOUT_NS, &upgrading->answer,
+			    &upgrading->refusal);
+	return r == -ECANCELED ? 0 : r;
+}
+
+/* A process may end at any moment, and its guest's ledger with it. */
+static bool has_changed(const struct upgrading *upgrading)
+{
+	return is_busy(upgrading->control) ||
+	       registry_totals(upgrading->control->registry).n_guests != upgrading->n_guests;
 }
 
 static void upgrading_reply(void *data, struct call *call)
@@ -195,11 +205,16 @@ static void upgrading_reply(void *data, struct call *call)
 	_cleanup_(refusal_done) struct refusal refusal = {};
 	struct upgrading *upgrading = data;
 
-	if (!upgrading->is_waiting || is_busy(upgrading->control)) {
+	if (upgrading->is_waiting ? has_changed(upgrading) : !upgrading->refusal.parameters) {
+		refusal_done(&upgrading->refusal);
 		upgrading_wait(upgrading);
 		return;
 	}
 	upgrading->is_over = true;
+	if (upgrading->refusal.parameters) {
+		call_refuse(call, &upgrading->refusal);
+		return;
+	}
 	if (upgrading->is_dry_run) {
 		call_reply(call, json_pack("{s:s, s:I}", "version", upgrading->answer.version,
 					   "guests", (json_int_t)upgrading->answer.n_adoptable));
