@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-#define LOOK_US 200
+#define LOOK_US 1000
 
 static _Noreturn void give_up(const char *what)
 {
