@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/units.h"
 #include "source/kinds.h"
@@ -174,6 +175,36 @@ static int source_make(struct source **ret, const char *spec, int fd, bool is_ag
 	return r ? fail(ret_error, r, "source: out of memory") : 0;
 }
 
+/*
+ * A file that came open has no path in its SPEC, but a successor that did not get the open file has
+ * nothing else to find it by: what the kernel calls it goes into the SPEC that is kept. That it is the
+ * same file is proved by its identity then.
+ * Return: an owned text; NULL without memory.
+ */
+static char *kept_spec(const char *spec, int fd)
+{
+	char link[32], path[PATH_MAX], text[2 * PATH_MAX + 64] = "file:";
+	const char *gone = " (deleted)";
+	size_t n = strlen(text);
+	ssize_t n_path = -1;
+
+	if (fd >= 0 && (!strcmp(spec, text) || !strncmp(spec, "file:,", n + 1))) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n_path = readlink(link, path, sizeof(path));
+	}
+	if (n_path <= 0 || n_path == sizeof(path) || path[0] != '/' ||
+	    (n_path > (ssize_t)strlen(gone) &&
+	     !memcmp(path + n_path - strlen(gone), gone, strlen(gone))))
+		return strdup(spec);
+	for (ssize_t i = 0; i < n_path; i++) {
+		text[n++] = path[i];
+		if (path[i] == ',')
+			text[n++] = ',';
+	}
+	snprintf(text + n, sizeof(text) - n, "%s", spec + strlen("file:"));
+	return strdup(text);
+}
+
 static int source_make_named(struct source **ret, const char *spec, int fd, bool is_again,
 			     const char **ret_error)
 {
@@ -183,7 +214,7 @@ static int source_make_named(struct source **ret, const char *spec, int fd, bool
 	r = source_make(&source, spec, fd, is_again, ret_error);
 	if (r)
 		return r;
-	source->spec = strdup(spec);
+	source->spec = is_again ? strdup(spec) : kept_spec(spec, fd);
 	if (!source->spec)
 		return fail(ret_error, -ENOMEM, "source: out of memory");
 	*ret = TAKE_PTR(source);

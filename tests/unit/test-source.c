@@ -495,6 +495,26 @@ START_TEST(a_file_is_the_same_only_if_everything_is)
 }
 END_TEST
 
+/* Whoever takes over without the open file finds it by the path that is kept. */
+START_TEST(an_open_file_is_kept_with_its_path)
+{
+	_cleanup_(source_unrefp) struct source *source = NULL, *nameless = NULL;
+	char path[] = "/tmp/ufd-test,source.XXXXXX", spec[64];
+	_cleanup_(closep) int fd = mkstemp(path);
+	_cleanup_(closep) int unnamed = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	ck_assert_int_eq(ftruncate(fd, 8192), 0);
+	ck_assert_int_eq(ftruncate(unnamed, 8192), 0);
+	ck_assert_int_eq(source_open(&source, "file:,offset=4K", fd, NULL), 0);
+	ck_assert_int_eq(source_open(&nameless, "file:", unnamed, NULL), 0);
+	unlink(path);
+	snprintf(spec, sizeof(spec), "file:/tmp/ufd-test,,source.%s,offset=4K",
+		 path + strlen(path) - 6);
+	ck_assert_str_eq(source_spec(source), spec);
+	ck_assert_str_eq(source_spec(nameless), "file:");
+}
+END_TEST
+
 START_TEST(one_that_is_gone_answers_never_with_bytes)
 {
 	_cleanup_(source_unrefp) struct source *source = NULL;
@@ -515,6 +535,7 @@ int main(void)
 		"source",
 		(struct unit_test[]){
 			UNIT(zero_answers_without_touching_the_buffer),
+			UNIT(an_open_file_is_kept_with_its_path),
 			UNIT(backing_is_all_data),
 			UNIT_TABLE(a_callback_gives_the_answer, answers),
 			UNIT_TABLE(bytes_behind_the_end_are_short_and_never_asked_for, bounds),
