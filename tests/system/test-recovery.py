@@ -94,11 +94,12 @@ class World:
         self.daemon.terminate()
         return self.daemon.wait(60), time.monotonic() - start
 
-    def call(self, method, **parameters):
+    def call(self, method, fds=(), **parameters):
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(self.socket)
-            client.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
+            call = json.dumps({"method": method, "parameters": parameters}).encode() + b"\0"
+            socket.send_fds(client, [call], fds)
             text = b""
             while not text.endswith(b"\0"):
                 more = client.recv(65536)
@@ -243,6 +244,23 @@ def processes():
         killed_at_random(world, toy, 12)
         check(what, toy.is_right(), toy.text() + world.said())
         world.end()
+
+
+def opened_by_the_caller():
+    """As ufdctl does: the file of the source comes open, and whoever opened it is gone."""
+    world = World()
+    world.start()
+    toy = Toy(world, has_client=False)
+    with open(world.image, "rb") as image:
+        reply = world.call("io.ufd.guest.AttachProcess", fds=[image.fileno()], name="toy",
+                           pid=toy.pid, source="file:", source_fd=0,
+                           settings={"background": False})
+    world.kill()
+    world.start()
+    toy.go()
+    check("a source that came as an open file is found again", "error" not in reply
+          and toy.is_right(), f"{reply}\n{toy.text()}\n{world.said()}")
+    world.end()
 
 
 def described():
@@ -474,7 +492,7 @@ def killed_while_attaching():
 
 
 try:
-    for case in (clients, processes, described, the_dead, strangers, damaged, stopped, stopped_alone,
+    for case in (clients, processes, opened_by_the_caller, described, the_dead, strangers, damaged, stopped, stopped_alone,
                  stopped_without_state, two_daemons, killed_while_attaching):
         if len(sys.argv) <= 4 or case.__name__ in sys.argv[4:]:
             case()
