@@ -6,7 +6,6 @@
 #include "bundle-guest.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "bundle.h"
 #include "cgroup.h"
@@ -21,12 +21,6 @@
 #include "process.h"
 
 #define MAX_FDS 20000
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 /* ---- processes ------------------------------------------------------------------------------- */
 
@@ -71,7 +65,7 @@ static void add_threads(struct bundle *bundle, const char *prefix, pid_t pid)
 /* Their names and positions; what is behind them is not read. */
 static void add_fds(struct bundle *bundle, const char *prefix, pid_t pid)
 {
-	_cleanup_(close_dir) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	_cleanup_(freep) char *text = NULL;
 	char path[64], member[256], name[512], info[2048];
 	struct dirent *entry;

@@ -3,7 +3,6 @@
 #include "fd-walk.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,18 +11,13 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "process.h"
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 /* Return: false when the visitor has had enough, or time is over. */
 static bool walk_process(struct fd_walk *walk, pid_t pid, fd_walk_fn visit, void *userdata)
 {
-	_cleanup_(close_dir) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	char path[64], name[512];
 
@@ -51,7 +45,7 @@ static bool walk_process(struct fd_walk *walk, pid_t pid, fd_walk_fn visit, void
 
 void fd_walk(struct fd_walk *walk, fd_walk_fn visit, void *userdata)
 {
-	_cleanup_(close_dir) DIR *dir = opendir("/proc");
+	_cleanup_(closedirp) DIR *dir = opendir("/proc");
 	struct dirent *entry;
 	pid_t self = getpid();
 

@@ -2,7 +2,6 @@
 /* Looking for ledgers. */
 #include "ledger-search.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include <sys/un.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "fd-walk.h"
 #include "wire/varlink-client.h"
@@ -245,17 +245,11 @@ static void find_daemon(struct ledger_search *search)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
 typedef bool (*file_fn)(int fd, const char *path, void *userdata);
 
 static void each_file(const char *directory, file_fn visit, void *userdata)
 {
-	_cleanup_(close_dir) DIR *dir = opendir(directory);
+	_cleanup_(closedirp) DIR *dir = opendir(directory);
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir))) {

@@ -3,7 +3,6 @@
 #include "process.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,15 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/units.h"
 
 #define TEXT_BYTES 4096
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 /* ---- text of /proc --------------------------------------------------------------------------- */
 
@@ -208,7 +202,7 @@ static bool thread_read(struct process *process, pid_t tid, struct thread *ret)
 
 static int process_read_threads(struct process *process)
 {
-	_cleanup_(close_dir) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	size_t n_room = 0;
 	char path[64];
@@ -260,7 +254,7 @@ static void uffd_read(struct process *process, int fd)
 
 static void process_read_uffds(struct process *process)
 {
-	_cleanup_(close_dir) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	char path[64], name[256];
 

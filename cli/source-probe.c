@@ -3,7 +3,6 @@
 #include "source-probe.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,16 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/units.h"
 #include "process.h"
 
 #define PROBE_BYTES 512
-
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
@@ -168,7 +162,7 @@ static bool is_of_device(pid_t pid, int fd, uint64_t device)
 bool source_find_open(pid_t pid, uint64_t device, uint64_t inode, char ret_open[64], char *ret_name,
 		      size_t n_name)
 {
-	_cleanup_(close_dir) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	char path[64];
 

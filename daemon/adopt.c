@@ -3,12 +3,12 @@
 #include "adopt.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "keeping.h"
 #include "kernel/pidfd.h"
@@ -71,11 +71,6 @@ static int handle_of(const struct ufd_handle *handles, size_t n, uint32_t kind, 
 	return -EBADF;
 }
 
-static int duplicate(int fd)
-{
-	return fd < 0 ? -EBADF : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-}
-
 static void describe_mapper(struct registration *registration, struct paging_mapper *mapper,
 			    int uffd, int pidfd)
 {
@@ -90,15 +85,14 @@ static void describe_mapper(struct registration *registration, struct paging_map
 	mapper->has_duplicate = record.has_duplicate;
 	mapper->copy_fd = record.copy_fd;
 	mapper->attachment = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
-	if (record.remote_fd >= 0)
-		mapper->attachment = (struct process_attachment){
-			.pid = record.pid,
-			.pidfd = duplicate(pidfd),
-			.uffd = duplicate(uffd),
-			.remote_fd = record.remote_fd,
-		};
+	if (record.remote_fd >= 0) {
+		mapper->attachment.pid = record.pid;
+		mapper->attachment.remote_fd = record.remote_fd;
+		(void)fd_duplicate(&mapper->attachment.pidfd, pidfd);
+		(void)fd_duplicate(&mapper->attachment.uffd, uffd);
+	}
 	if (record.pid == registration->pid && registration->pidfd < 0)
-		registration->pidfd = duplicate(pidfd);
+		(void)fd_duplicate(&registration->pidfd, pidfd);
 }
 
 static int describe_mappers(struct registration *registration)

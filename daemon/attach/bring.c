@@ -3,11 +3,11 @@
 #include "attach/bring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "attach/arrival.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "kernel/pidfd.h"
 #include "refusal.h"
@@ -44,10 +44,8 @@ int bring_target_by_pidfd(struct bring_target *ret, int pidfd, struct refusal *r
 
 	if (r < 0)
 		return refuse_process(0, r, refusal);
-	ret->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
-	if (ret->pidfd < 0)
-		return refusal_set_errno(refusal, -errno, "%s", strerror(errno));
-	return 0;
+	r = fd_duplicate(&ret->pidfd, pidfd);
+	return r < 0 ? refusal_set_errno(refusal, r, "%s", strerror(-r)) : 0;
 }
 
 static int take_qmp(struct bring_target *target, struct refusal *refusal)
@@ -57,10 +55,8 @@ static int take_qmp(struct bring_target *target, struct refusal *refusal)
 	if (r < 0)
 		return r;
 	target->pid = qmp_pid(target->qmp);
-	target->pidfd = fcntl(qmp_pidfd(target->qmp), F_DUPFD_CLOEXEC, 3);
-	if (target->pidfd < 0)
-		return refusal_set_errno(refusal, -errno, "%s", strerror(errno));
-	return 0;
+	r = fd_duplicate(&target->pidfd, qmp_pidfd(target->qmp));
+	return r < 0 ? refusal_set_errno(refusal, r, "%s", strerror(-r)) : 0;
 }
 
 int bring_target_by_qmp(struct bring_target *ret, const char *path, struct refusal *refusal)
@@ -72,11 +68,11 @@ int bring_target_by_qmp(struct bring_target *ret, const char *path, struct refus
 
 int bring_target_by_socket(struct bring_target *ret, int socket, struct refusal *refusal)
 {
-	int fd = fcntl(socket, F_DUPFD_CLOEXEC, 3);
-	int r;
+	int fd = -EBADF, r;
 
-	if (fd < 0)
-		return refusal_set_errno(refusal, -errno, "%s", strerror(errno));
+	r = fd_duplicate(&fd, socket);
+	if (r < 0)
+		return refusal_set_errno(refusal, r, "%s", strerror(-r));
 	r = qmp_adopt(&ret->qmp, fd, 0, refusal);
 	return r < 0 ? r : take_qmp(ret, refusal);
 }

@@ -2,7 +2,6 @@
 /* Choosing the thread that will run our system calls. */
 #include "attach/inject-thread.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,7 +9,7 @@
 #include <string.h>
 
 #include "attach/inject.h"
-#include "base/cleanup.h"
+#include "base/files.h"
 
 /* How well a thread suits; higher is better. */
 enum {
@@ -21,12 +20,6 @@ enum {
 	SUIT_SLEEPING,
 	SUIT_MAIN_SLEEPING,
 };
-
-static void dirp(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 /* A small file of one thread, as text. */
 static int read_file(int proc_fd, pid_t tid, const char *name, char *text, size_t n_text)
@@ -120,7 +113,7 @@ static bool is_avoided(pid_t tid, const pid_t *avoid, size_t n_avoid)
 
 int thread_choose(int proc_fd, pid_t pid, const pid_t *avoid, size_t n_avoid, pid_t *ret_tid)
 {
-	_cleanup_(dirp) DIR *dir = NULL;
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	pid_t best_tid = 0;
 	int fd, best = SUIT_NEVER;

@@ -9,7 +9,6 @@
  */
 #include "attach/inject-uffd.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -24,7 +23,7 @@
 #include <unistd.h>
 
 #include "attach/inject-visit.h"
-#include "base/cleanup.h"
+#include "base/files.h"
 #include "kernel/pidfd.h"
 
 enum { SCRATCH_BYTES = 4096 };
@@ -262,9 +261,9 @@ static bool is_remote_fd(const struct inject_target *target, const char *number,
 
 static int count_remote_fds(const struct inject_target *target, int uffd)
 {
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	int n = 0, fd;
-	DIR *dir;
 
 	fd = openat(target->proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
@@ -277,7 +276,6 @@ static int count_remote_fds(const struct inject_target *target, int uffd)
 	while ((entry = readdir(dir)))
 		if (entry->d_name[0] != '.' && is_remote_fd(target, entry->d_name, uffd))
 			n++;
-	closedir(dir);
 	return n;
 }
 

@@ -7,7 +7,6 @@
  * link is looked at before it is opened for good: opening a device would have effects of its own.
  */
 #include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -18,6 +17,7 @@
 #include <sys/vfs.h>
 
 #include "attach/process.h"
+#include "base/files.h"
 #include "kernel/proc-maps.h"
 #include "refusal.h"
 
@@ -186,10 +186,10 @@ static int look_through_mapping(const struct proc_map *map, int *ret_fd)
 
 static int look_through_fds(const struct proc_map *map, int *ret_fd)
 {
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct dirent *entry;
 	int r = -ENOENT;
 	char path[64];
-	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", map->pid);
 	dir = opendir(path);
@@ -198,7 +198,6 @@ static int look_through_fds(const struct proc_map *map, int *ret_fd)
 	while (r < 0 && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
 			r = look_at(dirfd(dir), entry->d_name, map, ret_fd);
-	closedir(dir);
 	return r;
 }
 

@@ -2,7 +2,6 @@
 /* Attaching to an unmodified process: the side that asks, and says why not. */
 #include "attach/process.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -15,6 +14,7 @@
 
 #include "attach/inject.h"
 #include "base/clock.h"
+#include "base/files.h"
 #include "kernel/features.h"
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
@@ -113,11 +113,11 @@ static int check_process(pid_t pid, struct refusal *refusal)
 
 int process_find_device(pid_t pid, int *ret_remote_device)
 {
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct stat device, found;
 	struct dirent *entry;
 	int r = -ENOENT;
 	char path[64];
-	DIR *dir;
 
 	if (stat("/dev/userfaultfd", &device) < 0)
 		return -errno;
@@ -132,7 +132,6 @@ int process_find_device(pid_t pid, int *ret_remote_device)
 			r = 0;
 		}
 	}
-	closedir(dir);
 	return r;
 }
 
@@ -308,14 +307,9 @@ static int refuse_outcome(const struct inject_request *request, const struct inj
 static int open_pidfd(pid_t pid, const struct process_opts *opts, int *ret_fd,
 		      struct refusal *refusal)
 {
-	int fd, r;
+	int fd = -EBADF, r;
 
-	if (opts->pidfd < 0) {
-		r = pidfd_open_pid(&fd, pid);
-	} else {
-		fd = fcntl(opts->pidfd, F_DUPFD_CLOEXEC, 3);
-		r = fd < 0 ? -errno : 0;
-	}
+	r = opts->pidfd < 0 ? pidfd_open_pid(&fd, pid) : fd_duplicate(&fd, opts->pidfd);
 	if (r == -ESRCH)
 		return refuse(refusal, pid, "there is no process %d", pid);
 	if (r < 0)

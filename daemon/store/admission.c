@@ -2,7 +2,6 @@
 /* Would one more guest still fit? */
 #include "store/admission.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "attach/plan.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "kernel/memcg.h"
 #include "refusal.h"
@@ -160,17 +160,15 @@ static uint64_t cgroup_bytes(pid_t pid)
 /* Since Linux 6.2 the folder's length says it. */
 static uint64_t count_open_fds(void)
 {
+	_cleanup_(closedirp) DIR *dir = NULL;
 	struct stat info;
 	uint64_t n = 0;
-	DIR *dir;
 
 	if (stat("/proc/self/fd", &info) == 0 && info.st_size > 0)
 		return (uint64_t)info.st_size;
 	dir = opendir("/proc/self/fd");
 	while (dir && readdir(dir))
 		n++;
-	if (dir)
-		closedir(dir);
 	return n;
 }
 

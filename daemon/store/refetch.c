@@ -2,7 +2,6 @@
 /* Handles from elsewhere. */
 #include "store/refetch.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,40 +11,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/cleanup.h"
+#include "base/files.h"
 #include "kernel/pidfd.h"
 #include "store/record.h"
 
 #define UFFD_LINK "anon_inode:[userfaultfd]"
-
-static void closedirp(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
-/* The time that a process started, in clock ticks after boot: with the pid it names one process. */
-static int start_ticks(pid_t pid, uint64_t *ret)
-{
-	_cleanup_(closep) int fd = -EBADF;
-	char path[32], text[1024];
-	const char *at;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
-	text[n] = '\0';
-	at = strrchr(text, ')'); /* the second field ends there; wanted is the 22nd */
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	if (!at)
-		return -ESRCH;
-	*ret = strtoull(at, NULL, 10);
-	return 0;
-}
 
 /* A pidfd of the process that is meant, not of a later one of its number. */
 static int fetch_pidfd(const struct ufd_handle_info *info, int *ret_fd)
@@ -56,7 +26,7 @@ static int fetch_pidfd(const struct ufd_handle_info *info, int *ret_fd)
 
 	r = pidfd_open_pid(&fd, info->pid);
 	if (r == 0)
-		r = start_ticks(info->pid, &ticks);
+		r = pidfd_start_ticks(info->pid, &ticks);
 	if (r < 0)
 		return r;
 	if (ticks != info->start_ticks || !pidfd_is_alive(fd))

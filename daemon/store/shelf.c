@@ -2,7 +2,6 @@
 /* Ledgers as files. */
 #include "store/shelf.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -16,19 +15,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/files.h"
 #include "base/clock.h"
 #include "base/units.h"
 #include "guest/ledger.h"
 
 #define PIECE_BYTES	 (256 * KIB)
 #define LOCK_PATIENCE_NS (3 * NSEC_PER_SEC)
-
-static void closedirp(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
 
 void shelf_files_free(struct shelf_file *files, size_t n_files)
 {

@@ -17,6 +17,7 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 
+#include "base/files.h"
 #include "guest/ledger.h"
 #include "store/bundle.h"
 #include "store/manager.h"
@@ -334,12 +335,6 @@ static void report_item(const struct taking *taking, const struct item *item)
 	taking->report(taking->userdata, text);
 }
 
-static int duplicate(int fd, int *ret)
-{
-	*ret = fd < 0 ? -EBADF : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	return fd >= 0 && *ret < 0 ? -errno : 0;
-}
-
 static int take_item(struct taking *taking, const struct item *item)
 {
 	struct stored *stored = &taking->stored[taking->n_stored];
@@ -351,8 +346,10 @@ static int take_item(struct taking *taking, const struct item *item)
 	*stored = (struct stored){ .ledger = -EBADF, .bundle = -EBADF };
 	number_print(item->number, stored->number);
 	taking->n_stored++;
-	r = duplicate(item->ledger, &stored->ledger);
-	return r < 0 ? r : duplicate(item->bundle, &stored->bundle);
+	r = fd_duplicate(&stored->ledger, item->ledger);
+	if (r == 0 && item->bundle >= 0)
+		r = fd_duplicate(&stored->bundle, item->bundle);
+	return r;
 }
 
 /* One that came as an fd, too? */
@@ -477,7 +474,7 @@ static int item_make(struct store *store, struct ufd_pager_guest *guest, struct 
 	item = item_add(store, number);
 	if (!item)
 		return -ENOMEM;
-	r = duplicate(ufd_pager_guest_ledger(guest), &item->ledger);
+	r = fd_duplicate(&item->ledger, ufd_pager_guest_ledger(guest));
 	if (r < 0) {
 		item_remove(store, item);
 		return r;

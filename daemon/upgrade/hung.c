@@ -2,13 +2,13 @@
 /* Sources that do not answer. */
 #include "upgrade/hung.h"
 
-#include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "guest/flight.h"
 #include "guest/ledger.h"
@@ -41,24 +41,19 @@ static uint64_t oldest_read_us(int fd)
 /* A guest that was detached leaves its thread behind if that waits. */
 static size_t count_demand_threads(void)
 {
-	DIR *tasks = opendir("/proc/self/task");
+	_cleanup_(closedirp) DIR *tasks = opendir("/proc/self/task");
 	struct dirent *entry;
 	size_t n = 0;
 
 	while (tasks && (entry = readdir(tasks))) {
+		_cleanup_(fclosep) FILE *file = NULL;
 		char path[300], name[32] = "";
-		FILE *file;
 
 		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
 		file = fopen(path, "re");
-		if (!file)
-			continue;
-		if (fgets(name, sizeof(name), file))
+		if (file && fgets(name, sizeof(name), file))
 			n += strcmp(name, DEMAND_THREAD "\n") == 0;
-		fclose(file);
 	}
-	if (tasks)
-		closedir(tasks);
 	return n;
 }
 

@@ -2,7 +2,6 @@
 /* The program to go back to, as a file. */
 #include "upgrade/program-file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -14,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/files.h"
 
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
@@ -105,7 +104,7 @@ static bool is_name(const char *name)
 
 int program_file_load(const char *directory, char ret_name[static 16], int *ret_fd)
 {
-	DIR *entries = opendir(directory);
+	_cleanup_(closedirp) DIR *entries = opendir(directory);
 	struct dirent *entry;
 	int r = -ENOENT;
 
@@ -118,7 +117,6 @@ int program_file_load(const char *directory, char ret_name[static 16], int *ret_
 		if (r == 0)
 			strcpy(ret_name, entry->d_name);
 	}
-	closedir(entries);
 	return r;
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "guest/ledger.h"
 #include "log.h"
 #include "refusal.h"
@@ -267,15 +268,15 @@ int upgrade_target_open(struct upgrade *upgrade, const char *given, struct upgra
 int upgrade_target_before(struct upgrade *upgrade, struct upgrade_target *ret,
 			  struct refusal *refusal)
 {
-	int fd;
+	int fd = -EBADF, r;
 
 	if (upgrade->before < 0)
 		return refusal_set(refusal, "io.ufd.manager.UpgradeRefused", NULL,
 				   "there is nothing to go back to: no upgrade since the start, or "
 				   "it is committed");
-	fd = fcntl(upgrade->before, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0)
-		return -errno;
+	r = fd_duplicate(&fd, upgrade->before);
+	if (r < 0)
+		return r;
 	*ret = (struct upgrade_target){ .binary = fd, .is_back = true };
 	strcpy(ret->name, "the program before");
 	return 0;
@@ -317,11 +318,11 @@ static bool has_room(const struct store *store)
 static int keep_own(struct upgrade *upgrade)
 {
 	const char *directory = store_directory(upgrade->store);
-	int r = 0;
+	int r;
 
-	upgrade->before = fcntl(upgrade->own, F_DUPFD_CLOEXEC, 3);
-	if (upgrade->before < 0)
-		return -errno;
+	r = fd_duplicate(&upgrade->before, upgrade->own);
+	if (r < 0)
+		return r;
 	upgrade->before_layout = ledger_layout;
 	snprintf(upgrade->before_name, sizeof(upgrade->before_name), "old%u", ledger_layout);
 	if (directory)

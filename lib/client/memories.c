@@ -3,9 +3,10 @@
 #include "client/memories.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/files.h"
 
 struct client_memory *client_memory_free(struct client_memory *memory)
 {
@@ -84,12 +85,6 @@ static int look_at_backing(struct client_memory *memory, const struct ufd_client
 	return 0;
 }
 
-static int duplicate(int *ret_fd, int fd)
-{
-	*ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	return *ret_fd < 0 ? -errno : 0;
-}
-
 /* The words of the description. */
 static int check_opts(const struct ufd_client_memory_opts *opts, const char **ret_error)
 {
@@ -137,12 +132,12 @@ int client_memory_new(struct client_memory **ret, const struct ufd_client_memory
 		return r;
 	*ret_error = "the backing cannot be duplicated";
 	if (opts->backing > 0)
-		r = duplicate(&memory->backing, opts->backing);
+		r = fd_duplicate(&memory->backing, opts->backing);
 	if (r < 0)
 		return r;
 	*ret_error = "source_fd is no open file";
 	if (opts->source_fd > 0)
-		r = duplicate(&memory->source_fd, opts->source_fd);
+		r = fd_duplicate(&memory->source_fd, opts->source_fd);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(memory);

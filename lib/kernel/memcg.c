@@ -12,7 +12,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/files.h"
 #include "base/units.h"
 
 /* Version 1 says "no limit" by the largest number of whole pages; nobody means such a number. */
@@ -41,12 +41,6 @@ static const struct memcg_files files_v2 = {
 	.inactive_file = "inactive_file ",
 	.active_file = "active_file ",
 };
-
-static void fclosep(FILE **file)
-{
-	if (*file)
-		fclose(*file);
-}
 
 /* ---- where it is ---- */
 

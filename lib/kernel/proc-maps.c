@@ -3,7 +3,6 @@
 #include "kernel/proc-maps.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,19 +10,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "base/cleanup.h"
-
-static void fclosep(FILE **file)
-{
-	if (*file)
-		fclose(*file);
-}
-
-static void closedirp(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
+#include "base/files.h"
 
 /* Only mappings of this file are kept; NULL keeps all. */
 struct file_id {

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/opts.h"
 #include "guest/roster.h"
 #include "kernel/pidfd.h"

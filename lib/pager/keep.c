@@ -36,16 +36,6 @@ struct source_record {
 	uint32_t reserved;
 };
 
-int fd_duplicate(int *ret, int fd)
-{
-	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-
-	if (copy < 0)
-		return -errno;
-	*ret = copy;
-	return 0;
-}
-
 /* ---- records of the engine ---- */
 
 int keep_guest(struct ufd_pager_guest *paged)

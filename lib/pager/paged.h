@@ -116,8 +116,6 @@ int paged_load_opts(struct ufd_pager_guest_opts *opts, const struct ufd_pager_gu
 
 /* ---- keep.c: what a successor needs ---- */
 
-int fd_duplicate(int *ret, int fd);
-
 /* The guest's own record, as it is now. Return: 0, -ENOSPC. */
 int keep_guest(struct ufd_pager_guest *paged);
 

@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/units.h"
 #include "kernel/closing.h"
 #include "kernel/uring.h"
@@ -257,9 +258,9 @@ int source_new_file(struct source **ret, int fd, uint64_t offset)
 	if (r)
 		return r;
 
-	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (file->fd < 0)
-		return -errno;
+	r = fd_duplicate(&file->fd, fd);
+	if (r)
+		return r;
 	file->source.ops = &file_ops;
 	file->source.n_refs = 1;
 	file->offset = offset;

@@ -6,18 +6,11 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-#include "base/cleanup.h"
-
-static void fclosep(FILE **file)
-{
-	if (*file)
-		fclose(*file);
-}
+#include "base/files.h"
 
 int remote_stat(int fd, struct statx *ret)
 {

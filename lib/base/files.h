@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* Open files as owned locals; beside cleanup.h, which knows no streams and no folders. */
+#pragma once
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "base/cleanup.h"
+
+static inline void fclosep(FILE **file)
+{
+	if (*file)
+		fclose(*file);
+}
+
+static inline void closedirp(DIR **directory)
+{
+	if (*directory)
+		closedir(*directory);
+}
+
+/*
+ * A second fd of the same open file, O_CLOEXEC and none of the standard three: a copy that a caller
+ * closed stdin for must not become it. Return: 0, -EBADF also for "no fd", other -errno.
+ */
+static inline int fd_duplicate(int *ret_fd, int fd)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (copy < 0)
+		return -errno;
+	*ret_fd = copy;
+	return 0;
+}
