@@ -117,6 +117,11 @@ static void command_graduate(struct demand *demand, struct command *command)
 
 static void command_do(struct demand *demand, struct command *command)
 {
+	/* its states may be another's by now */
+	if (command->memory && command->memory->is_forgotten) {
+		command->result = -EINVAL;
+		return;
+	}
 	command->result = 0;
 	switch (command->kind) {
 	case COMMAND_SHOW_VIEW:

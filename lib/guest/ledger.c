@@ -49,9 +49,13 @@ static_assert(sizeof(struct ledger_messages) <= SCAN_AT - MESSAGES_AT,
 static_assert(sizeof(struct flight) <= RECORDS_AT - FLIGHT_AT,
 	      "the flight recorder outgrew its part");
 
+#define N_AREAS_MOST 1024 /* each is a mapping, of which a process may have 65,530 */
+
 struct area {
 	void *start;
+	uint64_t offset;
 	uint64_t length_bytes;
+	bool is_free; /* all zero */
 };
 
 struct ledger {
@@ -375,15 +379,43 @@ struct flight *ledger_flight(struct ledger *ledger)
 	return (struct flight *)(ledger->fixed + FLIGHT_AT);
 }
 
+/* The smallest that is free and large enough; NULL if there is none. */
+static struct area *find_free(const struct ledger *ledger, uint64_t length_bytes)
+{
+	struct area *best = NULL;
+
+	for (uint32_t i = 0; i < ledger->n_areas; i++) {
+		struct area *area = &ledger->areas[i];
+
+		if (area->is_free && area->length_bytes >= length_bytes &&
+		    (!best || area->length_bytes < best->length_bytes))
+			best = area;
+	}
+	return best;
+}
+
 int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_offset,
 		    void **ret_area)
 {
 	uint64_t offset = align_up(ledger->length_bytes, AREA_ALIGN);
+	struct area *area;
 	int r;
 
 	if (!length_bytes || length_bytes > MAX_BYTES - offset)
 		return -EINVAL;
-	r = ledger_grow(ledger, offset + align_up(length_bytes, AREA_ALIGN));
+	length_bytes = align_up(length_bytes, AREA_ALIGN);
+	area = find_free(ledger, length_bytes);
+	if (area) {
+		if (ledger->is_file && fallocate(ledger->fd, 0, area->offset, length_bytes) < 0)
+			return -errno;
+		area->is_free = false;
+		*ret_offset = area->offset;
+		*ret_area = area->start;
+		return 0;
+	}
+	if (ledger->n_areas >= N_AREAS_MOST)
+		return -ENOSPC;
+	r = ledger_grow(ledger, offset + length_bytes);
 	if (r)
 		return r;
 
@@ -393,6 +425,18 @@ int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_
 		return r;
 	*ret_offset = offset;
 	return 0;
+}
+
+void ledger_drop_area(struct ledger *ledger, uint64_t offset)
+{
+	for (uint32_t i = 0; i < ledger->n_areas; i++) {
+		struct area *area = &ledger->areas[i];
+
+		if (area->offset == offset && !area->is_free)
+			area->is_free = fallocate(ledger->fd,
+						  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						  offset, area->length_bytes) == 0;
+	}
 }
 
 int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret_area)
@@ -411,7 +455,9 @@ int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_byte
 	r = map(ledger, offset, length_bytes, &areas[ledger->n_areas].start);
 	if (r)
 		return r;
+	areas[ledger->n_areas].offset = offset;
 	areas[ledger->n_areas].length_bytes = length_bytes;
+	areas[ledger->n_areas].is_free = false;
 	*ret_area = areas[ledger->n_areas++].start;
 	return 0;
 }

@@ -121,14 +121,20 @@ struct board *ledger_board(struct ledger *ledger);
 struct flight *ledger_flight(struct ledger *ledger);
 
 /**
- * ledger_add_area() - a new, zero, sparse area at the end
+ * ledger_add_area() - a zero, sparse area: one that was dropped, else a new one at the end
  * @ret_offset: for ledger_map_area() after a crash; page aligned
  * @ret_area:   mapped until ledger_free()
  *
- * Context: not demand (it calls the kernel and allocates). Return: 0 or -errno.
+ * Context: not demand (it calls the kernel and allocates). Return: 0, -ENOSPC (also: 1,024 areas), -errno.
  */
 int ledger_add_area(struct ledger *ledger, uint64_t length_bytes, uint64_t *ret_offset,
 		    void **ret_area);
+
+/*
+ * No record speaks of it any more, and nobody writes into it: it becomes zero, and another's. Who
+ * still reads it finds it mapped. Context: as adding.
+ */
+void ledger_drop_area(struct ledger *ledger, uint64_t offset);
 
 /* Map an area that exists. Return: 0, LEDGER_DAMAGED if it lies outside, -errno. */
 int ledger_map_area(struct ledger *ledger, uint64_t offset, uint64_t length_bytes, void **ret_area);

@@ -128,8 +128,10 @@ int memory_new(struct memory **ret, uint32_t id, const struct memory_config *con
 	memory->states.words = words;
 	record_pack(&record, memory);
 	r = ledger_put_record(ledger, LEDGER_MEMORY, id, &record, sizeof(record));
-	if (r)
+	if (r) {
+		ledger_drop_area(ledger, memory->states_offset);
 		return r;
+	}
 	*ret = TAKE_PTR(memory);
 	return 0;
 }

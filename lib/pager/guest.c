@@ -331,9 +331,14 @@ EXPORT int ufd_pager_guest_note_discard(struct ufd_pager_guest *paged, uint32_t 
 	/* A fill may have come between the owner's discard and this note: make it true. */
 	if (memory->kind != BACKING_SHMEM && memory->kind != BACKING_HUGETLB)
 		return 0;
-	return backing_punch(memory->backing,
-			     memory->backing_offset + command.pages.first * memory->page_bytes,
-			     command.pages.count * memory->page_bytes);
+	pthread_mutex_lock(&paged->model_lock);
+	if (!memory->is_forgotten)
+		r = backing_punch(memory->backing,
+				  memory->backing_offset +
+					  command.pages.first * memory->page_bytes,
+				  command.pages.count * memory->page_bytes);
+	pthread_mutex_unlock(&paged->model_lock);
+	return r;
 }
 
 EXPORT int ufd_pager_guest_note_write(struct ufd_pager_guest *paged, uint32_t id, uint64_t offset,

@@ -174,6 +174,9 @@ static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
 		atomic_store(&memory->n_absent, 0);
 	}
 	keep_drop_memory(paged->guest->ledger, memory);
+	/* the guest's bytes are not kept for the sake of a memory that nobody sees */
+	closep(&memory->backing);
+	memory->backing = -EBADF;
 }
 
 static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memory_opts *opts,

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "guest/roster.h"
-#include "kernel/backing.h"
 #include "pager/paged.h"
 
 #define TMPFS_MAGIC 0x01021994
@@ -121,8 +120,7 @@ void keep_drop_memory(struct ledger *ledger, const struct memory *memory)
 	ledger_drop_record(ledger, LEDGER_MEMORY, memory->id);
 	ledger_drop_record(ledger, LEDGER_POISON, memory->id);
 	ledger_drop_record(ledger, LEDGER_SOURCE, memory->id);
-	(void)backing_punch(ledger_fd(ledger), memory->states_offset,
-			    align_up(page_states_bytes(memory_n_pages(memory)), 4096));
+	ledger_drop_area(ledger, memory->states_offset);
 }
 
 /* ---- records of the owner ---- */

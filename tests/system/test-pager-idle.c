@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What an idle guest costs, what a ledger costs, and what the watchdog is told. */
+/* What an idle guest costs, what a ledger and hot-plug cost, and what the watchdog is told. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
@@ -100,6 +101,87 @@ START_TEST(a_ledger_costs_64_kib_a_gib_and_256_kib)
 	       (unsigned long long)new_bytes / 1024, (unsigned long long)ledger_bytes(&own) / 1024);
 	ck_assert_uint_ge(ledger_bytes(&own), 4 * 64 * KIB);
 	ck_assert_uint_le(ledger_bytes(&own), 4 * 64 * KIB + 256 * KIB);
+	own_done(&own);
+	ufd_source_unref(zero);
+	ufd_pager_free(pager);
+}
+END_TEST
+
+/* ---- memory that comes and goes ---- */
+
+#define N_CYCLES 64
+
+static unsigned int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	ck_assert_ptr_nonnull(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static unsigned int count_maps(void)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	unsigned int n = 0;
+	int c;
+
+	ck_assert_ptr_nonnull(file);
+	while ((c = getc(file)) != EOF)
+		n += c == '\n';
+	fclose(file);
+	return n;
+}
+
+/* A memory of 2 MiB, with a page that was read. */
+static void plug_and_unplug(struct own *own, struct ufd_source *source)
+{
+	UFD_OPTS(ufd_pager_memory_opts, memory, .name = "dimm", .length = 2 * MIB, .source = source,
+		 .kind = UFD_MEMORY_SHMEM);
+	volatile unsigned char *view;
+	uint32_t id;
+
+	ck_assert_int_eq(backing_create(&memory.backing, "dimm", memory.length, 0), 0);
+	view = mmap(NULL, memory.length, PROT_READ | PROT_WRITE, MAP_SHARED, memory.backing, 0);
+	ck_assert_ptr_ne((void *)view, MAP_FAILED);
+	ck_assert_int_eq(ufd_pager_guest_add_memory(own->guest, &memory, &id), 0);
+	ck_assert_int_eq(ufd_pager_guest_add_mapping(own->guest, 0, id, (uintptr_t)view,
+						     memory.length, 0, NULL),
+			 0);
+	ck_assert_uint_eq(view[4096], 0);
+	ck_assert_int_eq(
+		ufd_pager_guest_remove_mapping(own->guest, 0, (uintptr_t)view, memory.length), 0);
+	munmap((void *)view, memory.length);
+	close(memory.backing);
+}
+
+START_TEST(memory_that_comes_and_goes_costs_nothing)
+{
+	struct ufd_pager *pager;
+	struct ufd_source *zero;
+	unsigned int n_fds, n_maps;
+	struct stat before, after;
+	struct own own;
+
+	ck_assert_int_eq(ufd_pager_new(&pager, NULL), 0);
+	ck_assert_int_eq(ufd_source_open(&zero, "zero", -1, NULL), 0);
+	own_init(&own, pager, "plugged", MIB, zero, 1);
+	for (unsigned int i = 0; i < 4; i++)
+		plug_and_unplug(&own, zero);
+	n_fds = count_fds();
+	n_maps = count_maps();
+	ck_assert_int_eq(fstat(ufd_pager_guest_ledger(own.guest), &before), 0);
+	for (unsigned int i = 0; i < N_CYCLES; i++)
+		plug_and_unplug(&own, zero);
+	ck_assert_int_eq(fstat(ufd_pager_guest_ledger(own.guest), &after), 0);
+	ck_assert_uint_lt(count_fds(), n_fds + N_CYCLES / 4);
+	ck_assert_uint_lt(count_maps(), n_maps + N_CYCLES / 4);
+	ck_assert_int_eq(after.st_size, before.st_size);
+	/* the flight recorder fills meanwhile */
+	ck_assert_int_le(after.st_blocks * 512, before.st_blocks * 512 + 72 * (int64_t)KIB);
 	own_done(&own);
 	ufd_source_unref(zero);
 	ufd_pager_free(pager);
@@ -320,6 +402,7 @@ int main(void)
 	return unit_run("pager-idle",
 			(struct unit_test[]){
 				UNIT(a_ledger_costs_64_kib_a_gib_and_256_kib),
+				UNIT(memory_that_comes_and_goes_costs_nothing),
 				UNIT_TABLE(an_idle_guest_costs_64_kib_and_its_ledger, idles),
 				UNIT(who_does_not_turn_is_named),
 				UNIT(to_leave_waits_for_no_source),
