@@ -334,8 +334,7 @@ EXPORT int ufd_pager_guest_note_discard(struct ufd_pager_guest *paged, uint32_t 
 	pthread_mutex_lock(&paged->model_lock);
 	if (!memory->is_forgotten)
 		r = backing_punch(memory->backing,
-				  memory->backing_offset +
-					  command.pages.first * memory->page_bytes,
+				  memory->backing_offset + command.pages.first * memory->page_bytes,
 				  command.pages.count * memory->page_bytes);
 	pthread_mutex_unlock(&paged->model_lock);
 	return r;
