@@ -11,6 +11,7 @@
 #include "numbers.h"
 #include "output.h"
 #include "setting-options.h"
+#include "source/file-spec.h"
 #include "verbs.h"
 
 /* ---- list, show ---- */
@@ -130,23 +131,20 @@ struct attach {
  */
 static int attach_source(struct attach *attach, const char *spec)
 {
-	_cleanup_(freep) char *path = NULL;
 	_cleanup_(freep) char *rest = NULL;
+	char path[PATH_MAX];
 	const char *end;
-	size_t n = 0;
 
 	if (strncmp(spec, "file:", 5)) {
 		json_object_set_new(attach->parameters, "source", json_string(spec));
 		return EXIT_DONE;
 	}
-	path = malloc(strlen(spec));
-	if (!path)
+	end = file_spec_path(spec, path);
+	if (!end) {
+		fprintf(stderr, "ufdctl: the path of the source is longer than %d bytes\n",
+			PATH_MAX - 1);
 		return EXIT_FAILED;
-	for (end = spec + 5; *end && (end[0] != ',' || end[1] == ','); end++) {
-		end += *end == ','; /* a doubled comma is one of the name */
-		path[n++] = *end;
 	}
-	path[n] = '\0';
 	attach->source_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (attach->source_fd < 0) {
 		fprintf(stderr, "ufdctl: cannot open the source %s: %s\n", path, strerror(errno));

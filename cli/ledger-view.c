@@ -8,6 +8,8 @@
 #include <string.h>
 #include <ufd/pager.h>
 
+#include "source/file-spec.h"
+
 /* What the engine keeps of a guest, layout 1; the options grow at their end and say their size. */
 struct guest_record {
 	uint32_t is_started;
@@ -62,20 +64,17 @@ static void read_poisoned(struct view_memory *memory, const struct ledger *ledge
 						sizeof(uint64_t));
 }
 
-/* The number behind `offset=` in a SPEC, with K, M or G behind it. */
+/* The number behind `offset=` in a SPEC. */
 static uint64_t offset_of_spec(const char *spec)
 {
-	const char *at = strstr(spec, ",offset=");
-	uint64_t number;
-	char *end;
+	const char *key = ",offset=";
+	char path[PATH_MAX];
+	const char *option = file_spec_path(spec, path);
+	uint64_t number = 0;
 
-	if (!at)
-		return 0;
-	number = strtoull(at + strlen(",offset="), &end, 0);
-	return *end == 'K'   ? number * KIB
-	       : *end == 'M' ? number * MIB
-	       : *end == 'G' ? number * GIB
-			     : number;
+	if (option && !strncmp(option, key, strlen(key)))
+		(void)file_spec_number(option + strlen(key), &number);
+	return number;
 }
 
 static void read_source(struct view_memory *memory, const struct ledger *ledger, uint32_t id)

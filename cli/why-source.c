@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/units.h"
+#include "source/file-spec.h"
 #include "why-cause.h"
 #include "why.h"
 
@@ -33,6 +34,7 @@ static void look_at_source(const struct why *why, const struct why_page *page, b
 {
 	const struct view_memory *memory = why_memory(why, page);
 	pid_t pid = why->pager ? why->pager->pid : getpid();
+	char path[PATH_MAX];
 	bool is_open;
 
 	*ret = (struct source_look){
@@ -47,10 +49,10 @@ static void look_at_source(const struct why *why, const struct why_page *page, b
 	(void)source_find_mount(pid, memory->file.device, &ret->mount);
 	is_open = why->pager && source_find_open(pid, memory->file.device, memory->file.inode,
 						 ret->open_path, ret->shown, sizeof(ret->shown));
-	if (!is_open && strncmp(memory->spec, "file:/", 6) == 0) {
-		snprintf(ret->shown, sizeof(ret->shown), "%.*s",
-			 (int)strcspn(memory->spec + 5, ","), memory->spec + 5);
-		snprintf(ret->open_path, sizeof(ret->open_path), "%s", ret->shown);
+	if (!is_open && file_spec_path(memory->spec, path) && path[0] == '/' &&
+	    strlen(path) < sizeof(ret->open_path)) {
+		strcpy(ret->open_path, path);
+		snprintf(ret->shown, sizeof(ret->shown), "%.*s", (int)sizeof(ret->shown) - 1, path);
 	}
 	if (!is_open && !ret->open_path[0])
 		snprintf(ret->shown, sizeof(ret->shown), "the file with inode %lu on device %u:%u",

@@ -13,6 +13,7 @@
 
 #include "base/files.h"
 #include "kernel/pidfd.h"
+#include "source/file-spec.h"
 #include "store/record.h"
 
 #define UFFD_LINK "anon_inode:[userfaultfd]"
@@ -246,29 +247,13 @@ static int fetch_backing(const struct ufd_handle_info *info, int *ret_fd)
 	return r < 0 ? open_held(info, O_RDWR, ret_fd) : r;
 }
 
-/* `file:PATH[,offset=N]`; a comma in a path is written twice. Return: 0, -ENOENT without a path. */
-static int spec_path(const char *spec, char *path, size_t n_path)
-{
-	size_t n = 0;
-
-	if (!spec || strncmp(spec, "file:", 5) != 0)
-		return -ENOENT;
-	for (const char *at = spec + 5; *at && n + 1 < n_path; at++) {
-		if (*at == ',' && *++at != ',')
-			break;
-		path[n++] = *at;
-	}
-	path[n] = '\0';
-	return n ? 0 : -ENOENT;
-}
-
 static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
 {
 	_cleanup_(closep) int pidfd = -EBADF;
-	char path[4096];
+	char path[PATH_MAX];
 	int r;
 
-	if (spec_path(info->spec, path, sizeof(path)) == 0 &&
+	if (info->spec && file_spec_path(info->spec, path) && path[0] &&
 	    check_file(open(path, O_RDONLY | O_CLOEXEC), info, ret_fd) == 0)
 		return 0;
 	r = fetch_pidfd(info, &pidfd);

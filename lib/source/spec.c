@@ -12,9 +12,8 @@
 #include <unistd.h>
 
 #include "base/units.h"
+#include "source/file-spec.h"
 #include "source/kinds.h"
-
-#define MAX_OFFSET (UINT64_C(1) << 52)
 
 static _Thread_local char error_text[PATH_MAX + 256];
 
@@ -32,56 +31,10 @@ __attribute__((format(printf, 3, 4))) static int fail(const char **ret_error, in
 	return r;
 }
 
-/* Return: 0, -EINVAL. */
-static int parse_number(const char *text, uint64_t *ret)
-{
-	const char *units = "KMG", *unit;
-	bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
-	unsigned int shift = 0;
-	uint64_t number;
-	char *end;
-
-	/* strtoull() would take a sign and blanks, too */
-	if (text[0] < '0' || text[0] > '9')
-		return -EINVAL;
-	errno = 0;
-	number = strtoull(text, &end, is_hex ? 16 : 10);
-	if (errno)
-		return -EINVAL;
-	if (*end) {
-		unit = strchr(units, *end);
-		if (!unit || end[1])
-			return -EINVAL;
-		shift = 10 * (unit - units + 1);
-	}
-	if (number > MAX_OFFSET >> shift)
-		return -EINVAL;
-	number <<= shift;
-	*ret = number;
-	return 0;
-}
-
-/* Takes PATH off the front of @rest, `,,` becoming `,`. Return: what follows; NULL if it is too
- * long. */
-static const char *take_path(const char *rest, char path[PATH_MAX])
-{
-	size_t n = 0;
-
-	for (; *rest && (rest[0] != ',' || rest[1] == ','); rest++) {
-		if (n == PATH_MAX - 1)
-			return NULL;
-		path[n++] = *rest;
-		if (rest[0] == ',')
-			rest++;
-	}
-	path[n] = '\0';
-	return rest;
-}
-
-static int parse_file(const char *text, char path[PATH_MAX], uint64_t *ret_offset,
+static int parse_file(const char *spec, char path[PATH_MAX], uint64_t *ret_offset,
 		      const char **ret_error)
 {
-	const char *option = take_path(text, path), *key = ",offset=";
+	const char *option = file_spec_path(spec, path), *key = ",offset=";
 
 	if (!option)
 		return fail(ret_error, -EINVAL, "source: the path is longer than %d bytes",
@@ -93,7 +46,7 @@ static int parse_file(const char *text, char path[PATH_MAX], uint64_t *ret_offse
 		return fail(ret_error, -EINVAL,
 			    "source: unknown option '%s' (a comma in a path is written ',,')",
 			    option + 1);
-	if (parse_number(option + strlen(key), ret_offset))
+	if (file_spec_number(option + strlen(key), ret_offset))
 		return fail(ret_error, -EINVAL,
 			    "source: '%s' is no offset (such as 4096, 0x1000, 4K)",
 			    option + strlen(key));
@@ -132,7 +85,7 @@ static int new_file(struct source **ret, const char *what, int fd, uint64_t offs
 	return fail(ret_error, r, "source: %s: %m", what);
 }
 
-static int source_open_file(struct source **ret, const char *text, int fd, bool is_again,
+static int source_open_file(struct source **ret, const char *spec, int fd, bool is_again,
 			    const char **ret_error)
 {
 	_cleanup_(closep) int own_fd = -EBADF;
@@ -140,7 +93,7 @@ static int source_open_file(struct source **ret, const char *text, int fd, bool 
 	uint64_t offset;
 	int r;
 
-	r = parse_file(text, path, &offset, ret_error);
+	r = parse_file(spec, path, &offset, ret_error);
 	if (r)
 		return r;
 	if ((!path[0] || is_again) && fd < 0)
@@ -163,7 +116,7 @@ static int source_make(struct source **ret, const char *spec, int fd, bool is_ag
 	int r;
 
 	if (!strncmp(spec, "file:", strlen("file:")))
-		return source_open_file(ret, spec + strlen("file:"), fd, is_again, ret_error);
+		return source_open_file(ret, spec, fd, is_again, ret_error);
 
 	if (!strcmp(spec, "zero"))
 		r = source_new_zero(ret);
