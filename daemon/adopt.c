@@ -236,6 +236,7 @@ static void leave_stored(struct adoption *adoption, const struct candidate *cand
 	log_error(LOG_FIELDS(.error = r, .message_id = LOG_ID_NOT_ADOPTED),
 		  "stored guest %s cannot be adopted, and is left where it is: %s",
 		  candidate->label, reason_of(r));
+	store_leave(adoption->store, candidate->stored->number);
 	adoption->counts->n_left++;
 }
 
@@ -259,6 +260,7 @@ static void start_one(struct adoption *adoption, struct registration *registrati
 		log_error(LOG_FIELDS(.guest = registration->paging.name, .error = r,
 				     .message_id = LOG_ID_NOT_ADOPTED),
 			  "the guest cannot be served again, and is left where it is");
+		store_leave(adoption->store, registration->number);
 		registration_leave(registration);
 		adoption->n_served--;
 		adoption->counts->n_left++;
@@ -307,11 +309,17 @@ static int adopt_registration(struct adoption *adoption, struct candidate *candi
 static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 {
 	struct ufd_pager_guest *guest = NULL;
+	bool is_copy = store_is_systemd(adoption->store) && !candidate->stored->number[0];
 	int was_started = 0, r;
 
-	r = adopt_engine_guest(adoption, candidate, &guest, &was_started);
+	/* it may be older than what the manager kept, and would show pages as they were then */
+	if (is_copy && store_has_left(adoption->store, candidate->stored->ledger))
+		r = -EEXIST;
+	else
+		r = adopt_engine_guest(adoption, candidate, &guest, &was_started);
 	candidate_done(candidate);
-	if (r == -EEXIST && store_is_systemd(adoption->store) && !candidate->stored->number[0]) {
+	if (r == -EEXIST && is_copy &&
+	    !store_has_left(adoption->store, candidate->stored->ledger)) {
 		drop(adoption, candidate, "an older copy of a guest that the service manager kept");
 		return;
 	}

@@ -194,6 +194,17 @@ int shelf_copy(int shelf, int ledger, const char *guest_name)
 	return r;
 }
 
+void shelf_remove_older(int shelf, const char *guest_name, int ledger)
+{
+	char name[LEDGER_FILE_NAME_BYTES];
+	struct stat own, there;
+
+	ledger_file_name(guest_name, name);
+	if (fstat(ledger, &own) == 0 && fstatat(shelf, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    (there.st_dev != own.st_dev || there.st_ino != own.st_ino))
+		(void)unlinkat(shelf, name, 0);
+}
+
 void shelf_remove(int shelf, dev_t device, ino_t inode)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;

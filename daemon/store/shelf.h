@@ -29,5 +29,8 @@ int shelf_list(int shelf, const char *path, struct shelf_file **ret, size_t *ret
  */
 int shelf_copy(int shelf, int ledger, const char *guest_name);
 
+/* The file that a former process wrote for this guest; not if it is @ledger itself. */
+void shelf_remove_older(int shelf, const char *guest_name, int ledger);
+
 /* Remove the file of this inode, if one has it. */
 void shelf_remove(int shelf, dev_t device, ino_t inode);

@@ -20,10 +20,10 @@
 #include "base/files.h"
 #include "guest/ledger.h"
 #include "store/bundle.h"
+#include "store/left.h"
 #include "store/manager.h"
+#include "store/number.h"
 #include "store/shelf.h"
-
-#define N_NUMBERS UINT32_C(1679616) /* 36^4 */
 
 struct item {
 	LIST_ENTRY(item) item_link;
@@ -33,6 +33,7 @@ struct item {
 	bool has_ledger; /* the manager has it */
 	bool has_bundle; /* the manager has it */
 	bool is_ours; /* of a guest that is served: what its ledger asks of readers is set by us */
+	bool is_left; /* by a former process, and could not be adopted */
 	const char *oddity; /* what came with a name that does not fit it; NULL: nothing */
 };
 
@@ -48,41 +49,6 @@ struct store {
 };
 
 /* ---- names ---- */
-
-static void number_print(uint32_t number, char ret[static STORE_NUMBER_BYTES])
-{
-	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-	char text[STORE_NUMBER_BYTES] = "";
-	char *at = text + sizeof(text) - 1;
-
-	do
-		*--at = digits[number % 36];
-	while ((number /= 36));
-	strcpy(ret, at);
-}
-
-static int digit_of(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'z' ? c - 'a' + 10 : -1;
-}
-
-static bool number_parse(const char *text, uint32_t *ret)
-{
-	uint32_t number = 0;
-	size_t n = strlen(text);
-
-	if (n < 1 || n >= STORE_NUMBER_BYTES || (text[0] == '0' && n > 1))
-		return false;
-	for (; *text; text++) {
-		if (digit_of(*text) < 0)
-			return false;
-		number = number * 36 + (uint32_t)digit_of(*text);
-	}
-	*ret = number;
-	return true;
-}
 
 static void item_name(const struct item *item, char kind, char ret[static 16])
 {
@@ -199,11 +165,6 @@ struct store *store_free(struct store *store)
 	free(store->directory);
 	free(store);
 	return NULL;
-}
-
-bool store_is_there(const struct store *store)
-{
-	return store->n_most > 0 || store->directory;
 }
 
 bool store_is_systemd(const struct store *store)
@@ -335,13 +296,14 @@ static void report_item(const struct taking *taking, const struct item *item)
 	taking->report(taking->userdata, text);
 }
 
-static int take_item(struct taking *taking, const struct item *item)
+static int take_item(struct taking *taking, struct item *item)
 {
 	struct stored *stored = &taking->stored[taking->n_stored];
 	int r;
 
 	report_item(taking, item);
-	if (item->ledger < 0)
+	item->is_left = item->ledger < 0;
+	if (item->is_left)
 		return 0;
 	*stored = (struct stored){ .ledger = -EBADF, .bundle = -EBADF };
 	number_print(item->number, stored->number);
@@ -384,7 +346,7 @@ static void take_file(struct taking *taking, size_t n_items, struct shelf_file *
 static int take_all(struct store *store, struct taking *taking, struct shelf_file *files,
 		    size_t n_files)
 {
-	const struct item *item;
+	struct item *item;
 	int r;
 
 	taking->stored = calloc(store->n_items + n_files + 1, sizeof(*taking->stored));
@@ -435,6 +397,24 @@ void store_discard(struct store *store, const struct stored *stored)
 {
 	remove_file(store, stored->ledger);
 	store_drop(store, stored->number);
+}
+
+void store_leave(struct store *store, const char *number)
+{
+	struct item *item = item_of_text(store, number);
+
+	if (item)
+		item->is_left = true;
+}
+
+bool store_has_left(const struct store *store, int ledger)
+{
+	const struct item *item;
+
+	LIST_FOREACH(item, &store->item_list, item_link)
+	if (item->is_left && left_has_same_name(item->ledger, ledger))
+		return true;
+	return false;
 }
 
 /* ---- keeping ---- */
@@ -512,6 +492,26 @@ void store_set_min_reader(struct store *store, uint32_t layout)
 	ask_readers(store, item);
 }
 
+/*
+ * What could not be adopted of a guest that is here again. Of the pages that are filled and written from
+ * now on it knows nothing, so nobody may ever adopt it.
+ */
+static void drop_superseded(struct store *store, const struct item *item)
+{
+	struct item *other, *next;
+
+	for (other = LIST_FIRST(&store->item_list); other; other = next) {
+		next = LIST_NEXT(other, item_link);
+		if (!other->is_left || other == item)
+			continue;
+		if (other->bundle < 0 ? !left_has_same_name(other->ledger, item->ledger)
+				      : !left_has_same_uffd(other->bundle, item->bundle))
+			continue;
+		remove_file(store, other->ledger);
+		item_remove(store, other);
+	}
+}
+
 int store_keep(struct store *store, struct ufd_pager_guest *guest,
 	       char number[static STORE_NUMBER_BYTES])
 {
@@ -533,6 +533,9 @@ int store_keep(struct store *store, struct ufd_pager_guest *guest,
 		item->is_ours = true;
 		ask_readers(store, item);
 	}
+	drop_superseded(store, item);
+	if (is_new && store->n_most && store->directory)
+		shelf_remove_older(store->shelf, ufd_pager_guest_name(guest), item->ledger);
 	number_print(item->number, number);
 	return 0;
 }

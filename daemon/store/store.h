@@ -29,10 +29,9 @@
 #include <ufd/pager.h>
 
 #include "base/cleanup.h"
+#include "store/number.h"
 
 struct store;
-
-#define STORE_NUMBER_BYTES 5 /* four digits of base 36, and NUL */
 
 /* One guest that was kept. */
 struct stored {
@@ -50,8 +49,7 @@ int store_new(struct store **ret, const char *state_dir);
 struct store *store_free(struct store *store); /* forgets; drops nothing */
 DEFINE_CLEANUP(struct store, store_free)
 
-/* Do guests outlive our death? (systemd with a store, or a directory) */
-bool store_is_there(const struct store *store);
+/* Does the service manager keep them? */
 bool store_is_systemd(const struct store *store);
 /* Do they outlive that the service is stopped, too? What systemd keeps may go then. */
 bool store_outlives_stop(const struct store *store);
@@ -82,6 +80,11 @@ bool store_offer(struct store *store, const char *name, int fd);
 int store_take(struct store *store, struct stored **ret, size_t *ret_n,
 	       void (*report)(void *userdata, const char *sentence), void *userdata);
 
+/* It cannot be adopted, and stays: until its process hands the guest over anew. "" is fine. */
+void store_leave(struct store *store, const char *number);
+/* Is one left whose guest has the name of this ledger's? */
+bool store_has_left(const struct store *store, int ledger);
+
 /* Never to be asked for again: its processes have ended. */
 void store_discard(struct store *store, const struct stored *stored);
 
@@ -90,7 +93,8 @@ void store_discard(struct store *store, const struct stored *stored);
  * @number: the guest's place in the store; made if empty, kept for the guest's life
  *
  * The first time both fds are sent, then a barrier (sd_notify_barrier) says that the manager has
- * them; later only what is in the bundle is replaced, which needs nobody. Return: 0, -ETIMEDOUT
+ * them; later only what is in the bundle is replaced, which needs nobody. What was left of the same
+ * memory goes: it would be stale. Return: 0, -ETIMEDOUT
  * (the manager does not answer), -errno; then nothing new is in the store.
  */
 int store_keep(struct store *store, struct ufd_pager_guest *guest,

@@ -17,7 +17,7 @@
 #include "guest/records.h"
 
 #define MAGIC	    UINT64_C(0x726567646c646675) /* "ufdldger" */
-#define NAME_LENGTH 64
+#define NAME_LENGTH LEDGER_NAME_BYTES
 #define AREA_ALIGN  (64 * KIB)
 #define MAX_BYTES   (UINT64_C(1) << 52)
 
@@ -118,6 +118,12 @@ static int ledger_grow(struct ledger *ledger, uint64_t length_bytes)
 	return 0;
 }
 
+/* The number and its complement: a value that was half written shows. */
+static uint64_t min_reader_of(uint32_t layout)
+{
+	return layout | (uint64_t)~layout << 32;
+}
+
 /* The fixed parts of a new, empty file. */
 static int ledger_format(struct ledger *ledger, const char *guest_name)
 {
@@ -135,7 +141,7 @@ static int ledger_format(struct ledger *ledger, const char *guest_name)
 	records_format(&ledger->records, ledger->fixed + RECORDS_AT, LEDGER_RECORD_BYTES);
 	header = fixed;
 	header->layout = ledger_layout;
-	ledger_set_min_reader(ledger, ledger_layout);
+	header->min_reader = min_reader_of(ledger_layout);
 	header->length_bytes = FIXED_BYTES;
 	memcpy(header->guest_name, guest_name, strlen(guest_name));
 	header->checksum = header_checksum(header);
@@ -333,25 +339,25 @@ int ledger_fd(const struct ledger *ledger)
 	return ledger->fd;
 }
 
-void ledger_set_min_reader(struct ledger *ledger, uint32_t layout)
-{
-	struct header *header = (struct header *)ledger->fixed;
-
-	header->min_reader = layout | (uint64_t)~layout << 32;
-}
-
 int ledger_fd_set_min_reader(int fd, uint32_t layout)
 {
-	const uint64_t min_reader = layout | (uint64_t)~layout << 32;
+	const uint64_t min_reader = min_reader_of(layout);
 	ssize_t n = pwrite(fd, &min_reader, sizeof(min_reader),
 			   offsetof(struct header, min_reader));
 
 	return n < 0 ? -errno : n == sizeof(min_reader) ? 0 : -EIO;
 }
 
-uint32_t ledger_min_reader(const struct ledger *ledger)
+int ledger_fd_guest_name(int fd, char ret[static LEDGER_NAME_BYTES])
 {
-	return (uint32_t)((const struct header *)ledger->fixed)->min_reader;
+	struct header header;
+
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) || header.magic != MAGIC ||
+	    header.checksum != header_checksum(&header) ||
+	    !memchr(header.guest_name, '\0', sizeof(header.guest_name)))
+		return LEDGER_DAMAGED;
+	strcpy(ret, header.guest_name);
+	return 0;
 }
 
 const char *ledger_guest_name(const struct ledger *ledger)

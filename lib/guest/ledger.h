@@ -108,12 +108,13 @@ const char *ledger_guest_name(const struct ledger *ledger);
 /*
  * Who may read it: readers of this layout, and newer ones. A new ledger asks for its own layout; a
  * release that can still be rolled back lets the one before read what it writes. Old or new after a
- * crash. Not while another thread sets it.
+ * crash. @fd: of a ledger, in use or not. Return: 0 or -errno.
  */
-void ledger_set_min_reader(struct ledger *ledger, uint32_t layout);
-uint32_t ledger_min_reader(const struct ledger *ledger);
-/* The same by the fd of one that is known to be a ledger, in use or not. Return: 0 or -errno. */
 int ledger_fd_set_min_reader(int fd, uint32_t layout);
+
+/* Whose it is, also of one that asks for newer readers. Return: 0, LEDGER_DAMAGED. */
+#define LEDGER_NAME_BYTES 64
+int ledger_fd_guest_name(int fd, char ret[static LEDGER_NAME_BYTES]);
 
 struct ledger_messages *ledger_messages(struct ledger *ledger);
 void *ledger_scan_vector(struct ledger *ledger); /* LEDGER_SCAN_BYTES */

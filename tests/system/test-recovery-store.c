@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "guest/ledger.h"
 #include "kernel/backing.h"
 #include "kernel/features.h"
 #include "kernel/uffd.h"
@@ -373,6 +374,54 @@ START_TEST(a_stopped_service_finds_its_guests_in_the_directory)
 }
 END_TEST
 
+/* What a ledger asks of its readers, while the manager has it. Nothing if it has it not. */
+static void ask_readers(struct manager *manager, const char *name, uint32_t layout)
+{
+	pthread_mutex_lock(&manager->lock);
+	for (size_t i = 0; i < manager->n_fds; i++)
+		if (strcmp(manager->fds[i].name, name) == 0)
+			ck_assert_int_eq(ledger_fd_set_min_reader(manager->fds[i].fd, layout), 0);
+	pthread_mutex_unlock(&manager->lock);
+}
+
+/*
+ * A guest is left, its process hands it over anew, and then the cause of its being left is gone: what
+ * was left knows nothing of the pages that were filled and written since.
+ */
+START_TEST(what_was_left_of_a_guest_that_came_anew_is_not_adopted)
+{
+	struct scene scene = { .manager.store_max = "64" };
+	struct guest *guest = &scene.guests[0];
+	volatile unsigned char *written;
+	json_t *call;
+
+	scene_begin(&scene, 1);
+	written = (volatile unsigned char *)guest->bytes + 20 * PAGE;
+	attach(scene.client, guest);
+	expect_page(guest, 3);
+	ask_readers(&scene.manager, "l0", ledger_layout + 1);
+	scene_restart(&scene);
+	ck_assert_int_eq(status_of(scene.client, "adopted_guests"), 0);
+	call = attach_call(guest);
+	json_object_set_new(json_object_get(call, "settings"), "populated", json_string("keep"));
+	json_decref(service_ask(scene.client, "io.ufd.guest.Attach", call, guest->fds, N_FDS));
+	expect_page(guest, 20);
+	*written = 0xee;
+	ask_readers(&scene.manager, "l0", ledger_layout);
+	scene_restart(&scene);
+	ck_assert_int_eq(status_of(scene.client, "adopted_guests"), 1);
+	/* which fills all that is believed to be absent */
+	json_decref(service_ask(scene.client, "io.ufd.guest.Detach",
+				json_pack("{s:s}", "name", "g0"), NULL, 0));
+	for (uint64_t page = 0; page < N_PAGES; page++)
+		if (page != 20)
+			expect_page(guest, page);
+	ck_assert_uint_eq(*written, 0xee);
+	ck_assert_int_eq(status_of(scene.client, "stored_fds"), 0);
+	scene_end(&scene);
+}
+END_TEST
+
 /* ---- how long ---- */
 
 #define N_WAITERS 8
@@ -491,6 +540,7 @@ int main(void)
 				UNIT(the_guest_past_the_file_limit_is_refused_and_harms_nobody),
 				UNIT(a_manager_that_does_not_answer_gets_no_guest),
 				UNIT(a_stopped_service_finds_its_guests_in_the_directory),
+				UNIT(what_was_left_of_a_guest_that_came_anew_is_not_adopted),
 				UNIT_TABLE(they_are_served_again_soon, crowds),
 				{},
 			});

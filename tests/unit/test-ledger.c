@@ -383,13 +383,11 @@ START_TEST(what_a_ledger_asks_of_its_readers_can_change)
 {
 	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *copy = NULL;
 
-	ck_assert_uint_eq(ledger_min_reader(ledger), LEDGER_LAYOUT);
-	ledger_set_min_reader(ledger, LEDGER_LAYOUT + 1);
+	ck_assert_int_eq(ledger_fd_set_min_reader(ledger_fd(ledger), LEDGER_LAYOUT + 1), 0);
 	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), LEDGER_TOO_NEW);
 	ck_assert_int_eq(ledger_open_readonly(&copy, ledger_fd(ledger)), LEDGER_TOO_NEW);
-	ledger_set_min_reader(ledger, LEDGER_LAYOUT);
+	ck_assert_int_eq(ledger_fd_set_min_reader(ledger_fd(ledger), LEDGER_LAYOUT), 0);
 	ck_assert_int_eq(ledger_adopt(&copy, ledger_fd(ledger)), 0);
-	ck_assert_uint_eq(ledger_min_reader(copy), LEDGER_LAYOUT);
 }
 END_TEST
 
