@@ -56,10 +56,11 @@ func service(ctx context.Context, c *varlink.Connection, folder string) {
 }
 
 func manager(ctx context.Context, c *varlink.Connection) {
-	version, pid, started, kernel, features, _, _, _, _, _, connections, resident, err :=
-		ioufdmanager.Status().Call(ctx, c)
+	version, pid, started, kernel, features, _, _, _, _, _, connections, resident, store, _, _,
+		_, draining, uncommitted, err := ioufdmanager.Status().Call(ctx, c)
 	check("status", err == nil && version != "" && pid > 0 && started > 0 && kernel != "" &&
-		features != "" && connections == 2 && resident > 0, err)
+		features != "" && connections == 2 && resident > 0 && store == "none" && !draining &&
+		!uncommitted, err)
 	_, err = ioufdmanager.WatchEvents().Call(ctx, c)
 	var other *varlink.Error // this library has no name for it
 	check("a stream must be asked for as one", errors.As(err, &other) &&

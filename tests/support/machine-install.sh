@@ -24,14 +24,17 @@ unit_drop_in() {
 
 # As a package would: files, users, folders, and the rule that udev would apply.
 machine_install() {
-	local libraries unit rule
+	local libraries unit rule said
 
 	libraries=$(cd "$MACHINE_STAGE" && find . -path '*/tmpfiles.d/ufd.conf')
 	libraries=${libraries%/tmpfiles.d/ufd.conf}
 	rule=$(cat "$MACHINE_STAGE/$libraries/udev/rules.d/"*.rules)
 	cp -a "$MACHINE_STAGE/." / &&
-		systemd-sysusers "/$libraries/sysusers.d/ufd.conf" &&
-		systemd-tmpfiles --create "/$libraries/tmpfiles.d/ufd.conf" || return
+		said=$(systemd-sysusers "/$libraries/sysusers.d/ufd.conf" 2>&1) &&
+		systemd-tmpfiles --create "/$libraries/tmpfiles.d/ufd.conf" || {
+		sed 's/^/# /' <<<"${said:-}"
+		return 1
+	}
 	if [ -e /dev/userfaultfd ]; then
 		chgrp "$(sed -n 's/.*GROUP="\([^"]*\)".*/\1/p' <<<"$rule")" /dev/userfaultfd &&
 			chmod "$(sed -n 's/.*MODE="\([^"]*\)".*/\1/p' <<<"$rule")" /dev/userfaultfd || return
