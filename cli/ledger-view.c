@@ -6,26 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ufd/pager.h>
 
+#include "pager/kept.h"
 #include "source/file-spec.h"
-
-/* What the engine keeps of a guest, layout 1; the options grow at their end and say their size. */
-struct guest_record {
-	uint32_t is_started;
-	uint32_t is_graduated;
-	struct ufd_pager_guest_opts opts;
-};
-
-/* And of a source; its SPEC follows, with a final NUL. */
-struct source_record {
-	uint64_t device, inode;
-	uint64_t length_bytes;
-	int64_t modified_s, changed_s;
-	uint32_t modified_ns, changed_ns;
-	uint32_t is_file;
-	uint32_t reserved;
-};
 
 static bool has_memory(const struct ledger_view *view, uint32_t id)
 {
@@ -79,44 +62,30 @@ static uint64_t offset_of_spec(const char *spec)
 
 static void read_source(struct view_memory *memory, const struct ledger *ledger, uint32_t id)
 {
-	unsigned char bytes[sizeof(struct source_record) + VIEW_SPEC_BYTES];
-	struct source_record record;
-	size_t n_bytes = 0;
+	struct kept_source kept;
 
-	if (ledger_copy_record(ledger, LEDGER_SOURCE, id, bytes, sizeof(bytes), &n_bytes) ||
-	    n_bytes <= sizeof(record) || n_bytes > sizeof(bytes) || bytes[n_bytes - 1])
+	if (kept_source_get(ledger, id, &kept))
 		return;
-	memcpy(&record, bytes, sizeof(record));
-	snprintf(memory->spec, sizeof(memory->spec), "%s", (const char *)bytes + sizeof(record));
+	snprintf(memory->spec, sizeof(memory->spec), "%s", kept.spec);
 	memory->spec_offset = offset_of_spec(memory->spec);
-	memory->has_file = record.is_file;
-	memory->file = (struct view_file){
-		.device = record.device,
-		.inode = record.inode,
-		.length_bytes = record.length_bytes,
-		.modified_s = record.modified_s,
-		.modified_ns = record.modified_ns,
-		.changed_s = record.changed_s,
-		.changed_ns = record.changed_ns,
-	};
+	memory->has_file = kept.is_file;
+	memory->file = kept.identity;
+	kept_source_done(&kept);
 }
 
 static void read_settings(struct ledger_view *view, const struct ledger *ledger)
 {
-	const size_t n_known = offsetof(struct guest_record, opts.cpu);
-	struct guest_record record = {};
-	size_t n_bytes = 0;
+	struct kept_guest kept;
 
-	if (ledger_copy_record(ledger, LEDGER_GUEST, 0, &record, sizeof(record), &n_bytes) ||
-	    n_bytes < n_known)
+	if (kept_guest_get(ledger, &kept))
 		return;
 	view->settings = (struct view_settings){
 		.is_known = true,
-		.is_graduated = record.is_graduated,
-		.policy = record.opts.policy,
-		.deadline_ns = record.opts.deadline_ns,
-		.has_background = !record.opts.no_background,
-		.background_rate = record.opts.background_rate,
+		.is_graduated = kept.is_graduated,
+		.policy = kept.opts.policy,
+		.deadline_ns = kept.opts.deadline_ns,
+		.has_background = !kept.opts.no_background,
+		.background_rate = kept.opts.background_rate,
 	};
 }
 

@@ -15,16 +15,9 @@
 #include "guest/guest.h"
 #include "guest/ledger.h"
 #include "guest/roster.h"
+#include "source/source.h"
 
 #define VIEW_SPEC_BYTES 4200
-
-/* Readable. */
-struct view_file {
-	uint64_t device, inode;
-	uint64_t length_bytes;
-	int64_t modified_s, changed_s; /* zero for devices */
-	uint32_t modified_ns, changed_ns;
-};
 
 /* Readable. Of a memory that is there; @name "" elsewhere. */
 struct view_memory {
@@ -41,7 +34,7 @@ struct view_memory {
 	char spec[VIEW_SPEC_BYTES]; /* "" if the ledger does not say */
 	uint64_t spec_offset;	    /* the SPEC's own */
 	bool has_file;
-	struct view_file file; /* the source's, as it was when it was opened */
+	struct source_identity file; /* the source's, as it was when it was opened */
 };
 
 /* Readable. */

@@ -138,7 +138,7 @@ static void add_hanging_source(struct why *why, const struct why_page *page,
 }
 
 /* Is the file still the one that was opened? */
-static bool is_changed(const struct view_file *then, const struct source_probe *now)
+static bool is_changed(const struct source_identity *then, const struct source_probe *now)
 {
 	if (now->result == PROBE_NOT_MADE || now->result == PROBE_HANGS || !then->modified_s)
 		return true; /* nothing speaks against what the pager found */
@@ -150,7 +150,7 @@ static bool is_changed(const struct view_file *then, const struct source_probe *
 static void add_changed_source(struct why *why, const struct why_page *page,
 			       const struct source_look *look)
 {
-	const struct view_file *file = &why_memory(why, page)->file;
+	const struct source_identity *file = &why_memory(why, page)->file;
 	struct why_cause *cause;
 	char text[128], how[128] = "it was written to or replaced";
 

@@ -226,7 +226,7 @@ static const char *check_source(struct adoption *adoption, uint32_t id, int fd)
 	const char *instead = NULL;
 	int r;
 
-	if (keep_read_source(adoption->ledger, id, &kept))
+	if (kept_source_get(adoption->ledger, id, &kept))
 		return "has no record";
 	r = source_reopen(&source, kept.spec, fd, NULL);
 	if (r < 0) {
@@ -239,7 +239,7 @@ static const char *check_source(struct adoption *adoption, uint32_t id, int fd)
 	adoption->refused = 0;
 	if (instead)
 		adoption->refused = r < 0 && r != -EBADF && r != -EINVAL ? r : -ESTALE;
-	free(kept.spec);
+	kept_source_done(&kept);
 	return instead;
 }
 
@@ -277,7 +277,7 @@ static int adopt_source(struct adoption *adoption, struct memory *memory, const 
 	struct source *source = NULL;
 	int r;
 
-	r = keep_read_source(adoption->ledger, memory->id, &kept);
+	r = kept_source_get(adoption->ledger, memory->id, &kept);
 	if (r == -ENOENT || r == LEDGER_DAMAGED) {
 		adoption_report(adoption, "The record of the source of %s is missing or damaged.",
 				what);

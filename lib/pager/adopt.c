@@ -123,7 +123,11 @@ static int adopt_guest(struct adoption *adoption)
 		adoption_report(adoption, "%u records of the ledger are damaged.", n_damaged);
 		return -EBADMSG;
 	}
-	r = keep_read_guest(adoption->ledger, &kept);
+	r = kept_guest_get(adoption->ledger, &kept);
+	if (r == 0)
+		r = paged_load_opts(&paged->opts, &kept.opts);
+	if (r == -EINVAL)
+		r = LEDGER_DAMAGED;
 	if (r == -ENOENT || r == LEDGER_DAMAGED) {
 		adoption_report(adoption, "The record of the guest itself is %s.",
 				r == -ENOENT ? "missing" : "damaged");
@@ -134,7 +138,6 @@ static int adopt_guest(struct adoption *adoption)
 				strerror(-r));
 		return r == -E2BIG ? -EPROTONOSUPPORT : r;
 	}
-	paged->opts = kept.opts;
 	paged->is_started = kept.is_started;
 	paged->is_adopted = true;
 	atomic_store(&paged->is_graduated, kept.is_graduated);

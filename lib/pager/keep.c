@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/vfs.h>
@@ -21,98 +20,26 @@
 static_assert(UFD_OWN_TAG == LEDGER_OWN, "the public name of the tag");
 static_assert(UFD_MAX_HANDLES >= 3 * MAX_MAPPERS + 2 * MAX_MEMORIES, "room for all handles");
 
-/* In the ledger, layout 1. */
-struct guest_record {
-	uint32_t is_started;
-	uint32_t is_graduated;
-	struct ufd_pager_guest_opts opts; /* grows at its end, and says its size */
-};
-
-/* The same; the SPEC follows, with its final NUL. */
-struct source_record {
-	struct source_identity identity;
-	uint32_t is_file;
-	uint32_t reserved;
-};
-
 /* ---- records of the engine ---- */
 
 int keep_guest(struct ufd_pager_guest *paged)
 {
-	struct guest_record record;
+	struct kept_guest kept = {
+		.opts = paged->opts,
+		.is_started = paged->is_started,
+		.is_graduated = atomic_load(&paged->is_graduated),
+	};
 
-	memset(&record, 0, sizeof(record));
-	record.is_started = paged->is_started;
-	record.is_graduated = atomic_load(&paged->is_graduated);
-	record.opts = paged->opts;
-	return ledger_put_record(paged->guest->ledger, LEDGER_GUEST, 0, &record, sizeof(record));
-}
-
-int keep_read_guest(const struct ledger *ledger, struct kept_guest *ret)
-{
-	/* an older release had fewer options, a newer one may have more: in use, they are -E2BIG */
-	union {
-		struct guest_record record;
-		unsigned char bytes[1024];
-	} u = {};
-	const size_t n_head = offsetof(struct guest_record, opts);
-	struct kept_guest kept = {};
-	size_t n_bytes;
-	int r;
-
-	r = ledger_copy_record(ledger, LEDGER_GUEST, 0, &u, sizeof(u), &n_bytes);
-	if (r)
-		return r;
-	if (n_bytes < n_head + sizeof(size_t) || n_bytes > sizeof(u) ||
-	    u.record.opts.size != n_bytes - n_head)
-		return LEDGER_DAMAGED;
-	r = paged_load_opts(&kept.opts, &u.record.opts);
-	if (r)
-		return r == -EINVAL ? LEDGER_DAMAGED : r;
-	kept.is_started = u.record.is_started;
-	kept.is_graduated = u.record.is_graduated;
-	*ret = kept;
-	return 0;
+	return kept_guest_put(paged->guest->ledger, &kept);
 }
 
 int keep_source(struct ledger *ledger, uint32_t id, struct source *source)
 {
-	unsigned char bytes[sizeof(struct source_record) + PATH_MAX + 64];
-	const char *spec = source_spec(source) ? source_spec(source) : "";
-	struct source_record record = {};
-	size_t n_spec = strlen(spec) + 1;
+	struct kept_source kept = { .spec = source_spec(source) ? (char *)source_spec(source)
+								: "" };
 
-	if (n_spec > sizeof(bytes) - sizeof(record))
-		return -ENOSPC;
-	record.is_file = source_file(source, &record.identity) >= 0;
-	memcpy(bytes, &record, sizeof(record));
-	memcpy(bytes + sizeof(record), spec, n_spec);
-	return ledger_put_record(ledger, LEDGER_SOURCE, id, bytes, sizeof(record) + n_spec);
-}
-
-int keep_read_source(const struct ledger *ledger, uint32_t id, struct kept_source *ret)
-{
-	unsigned char bytes[sizeof(struct source_record) + PATH_MAX + 64];
-	struct source_record record;
-	size_t n_bytes;
-	char *spec;
-	int r;
-
-	r = ledger_copy_record(ledger, LEDGER_SOURCE, id, bytes, sizeof(bytes), &n_bytes);
-	if (r)
-		return r;
-	if (n_bytes <= sizeof(record) || n_bytes > sizeof(bytes) || bytes[n_bytes - 1])
-		return LEDGER_DAMAGED;
-	memcpy(&record, bytes, sizeof(record));
-	spec = strdup((const char *)bytes + sizeof(record));
-	if (!spec)
-		return -ENOMEM;
-	*ret = (struct kept_source){
-		.identity = record.identity,
-		.is_file = record.is_file,
-		.spec = spec,
-	};
-	return 0;
+	kept.is_file = source_file(source, &kept.identity) >= 0;
+	return kept_source_put(ledger, id, &kept);
 }
 
 void keep_drop_memory(struct ledger *ledger, const struct memory *memory)
@@ -234,11 +161,11 @@ static int info_of_memory(const struct ufd_pager_guest *paged, bool is_source, u
 		info->inode = inode;
 		return 0;
 	}
-	if (keep_read_source(ledger, id, &source))
+	if (kept_source_get(ledger, id, &source))
 		return -ENOENT;
 	info->device = source.identity.device;
 	info->inode = source.identity.inode;
-	free(source.spec);
+	kept_source_done(&source);
 	info->spec = paged->sources[id] ? source_spec(paged->sources[id]) : paged->specs[id];
 	return 0;
 }

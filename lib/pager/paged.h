@@ -9,6 +9,7 @@
 #include "fault/demand.h"
 #include "guest/guest.h"
 #include "kernel/memcg.h"
+#include "pager/kept.h"
 #include "source/source.h"
 #include "ufd/pager.h"
 
@@ -119,27 +120,8 @@ int paged_load_opts(struct ufd_pager_guest_opts *opts, const struct ufd_pager_gu
 /* The guest's own record, as it is now. Return: 0, -ENOSPC. */
 int keep_guest(struct ufd_pager_guest *paged);
 
-/* Readable. What that record says. */
-struct kept_guest {
-	struct ufd_pager_guest_opts opts;
-	bool is_started, is_graduated;
-};
-
-/* Return: 0, -ENOENT, LEDGER_DAMAGED, or as paged_load_opts(). */
-int keep_read_guest(const struct ledger *ledger, struct kept_guest *ret);
-
 /* The source of memory @id. Return: 0, -ENOSPC. */
 int keep_source(struct ledger *ledger, uint32_t id, struct source *source);
-
-/* Readable. */
-struct kept_source {
-	struct source_identity identity;
-	bool is_file;
-	char *spec; /* owned; "" if it cannot be made again */
-};
-
-/* Return: 0, -ENOENT, LEDGER_DAMAGED, -ENOMEM. */
-int keep_read_source(const struct ledger *ledger, uint32_t id, struct kept_source *ret);
 
 /* The memory's records and states go: it is mapped nowhere. */
 void keep_drop_memory(struct ledger *ledger, const struct memory *memory);
