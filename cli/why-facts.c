@@ -19,7 +19,9 @@
 #define LATE_BEAT_US	   2000000 /* a demand thread that is awake turns far more often */
 #define CLOCK_SLACK_US	   1000000
 
-void why_note_unseen(struct why *why, const char *command, const char *what, ...)
+/* Something we could not see, and the command that shows it. */
+__attribute__((format(printf, 3, 4))) static void add_unseen(struct why *why, const char *command,
+							     const char *what, ...)
 {
 	char text[WHY_TEXT_BYTES];
 	va_list arguments;
@@ -241,30 +243,27 @@ static void note_unseen(struct why *why)
 
 	snprintf(command, sizeof(command), "sudo ufdctl why %s", why->asked);
 	if (!why->view && why->search.answer == DAEMON_REFUSES)
-		why_note_unseen(why, command,
-				"the ledger: ufdd gives it to the guest's owner and root");
+		add_unseen(why, command, "the ledger: ufdd gives it to the guest's owner and root");
 	else if (!why->view && why->search.n_hidden)
-		why_note_unseen(
+		add_unseen(
 			why, command,
 			"whether a pager has this guest: the files of %zu processes are hidden from us",
 			why->search.n_hidden);
 	else if (!why->view && why->search.is_cut)
-		why_note_unseen(why, command,
-				"the ledger: there are too many processes to look at in time");
+		add_unseen(why, command,
+			   "the ledger: there are too many processes to look at in time");
 	for (uint32_t i = 0; i < why->n_processes; i++) {
 		const struct process *process = why->processes[i].process;
 
 		if (process && !process->may_see_waits)
-			why_note_unseen(why, command,
-					"what the threads of process %d are blocked in",
-					process->pid);
+			add_unseen(why, command, "what the threads of process %d are blocked in",
+				   process->pid);
 		if (process && !process->may_see_fds)
-			why_note_unseen(why, command, "the userfaultfds of process %d",
-					process->pid);
+			add_unseen(why, command, "the userfaultfds of process %d", process->pid);
 	}
 	if (why->view && why->view->n_damaged)
-		why_note_unseen(why, "journalctl -u ufdd", "%u damaged records of the ledger",
-				why->view->n_damaged);
+		add_unseen(why, "journalctl -u ufdd", "%u damaged records of the ledger",
+			   why->view->n_damaged);
 }
 
 int why_gather(struct why *why)

@@ -143,9 +143,6 @@ struct why {
 /* why-facts.c. Return: 0, -ENOENT (no such guest or process), -ENOMEM. */
 int why_gather(struct why *why);
 void why_done(struct why *why);
-/* Something we could not see, and the command that shows it. */
-void why_note_unseen(struct why *why, const char *command, const char *what, ...)
-	__attribute__((format(printf, 3, 4)));
 /* Does @pid hold the userfaultfd with this inode? */
 bool why_holds(const struct why *why, pid_t pid, uint64_t inode);
 

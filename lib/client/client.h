@@ -75,6 +75,4 @@ void client_set_attached(struct ufd_client *client, const struct varlink_answer 
 /* What Attach hands over. */
 struct handover client_handover(const struct ufd_client *client);
 
-/* Let the polled fd become readable after @after_ns, at once for 0. */
-void client_arm(struct ufd_client *client, uint64_t after_ns);
 void client_disarm(struct ufd_client *client);

@@ -34,7 +34,8 @@
 #define ONLY_LOOK_NS	 1 /* a deadline that has passed */
 #define SEND_PATIENCE_NS NSEC_PER_SEC
 
-void client_arm(struct ufd_client *client, uint64_t after_ns)
+/* Let the polled fd become readable after @after_ns, at once for 0. */
+static void client_arm(struct ufd_client *client, uint64_t after_ns)
 {
 	struct itimerspec in = {
 		.it_value = { .tv_sec = (time_t)(after_ns / NSEC_PER_SEC),
