@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Handles from elsewhere. */
+/*
+ * Handles from elsewhere.
+ *
+ * What a process holds or maps may be a file whose file system never answers, or a FIFO. So nothing is
+ * opened before it is known by its inode, and inodes are asked for in a way that asks no server.
+ */
 #include "store/refetch.h"
 
 #include <errno.h>
@@ -10,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/files.h"
 #include "kernel/pidfd.h"
@@ -49,17 +55,17 @@ static int open_fds(pid_t pid, DIR **ret)
 	return 0;
 }
 
-/* The next fd whose inode is this one. Return: its number, -ENOENT after the last. */
-static int next_fd(DIR *dir, dev_t device, ino_t inode)
+/* @name: below @folder, or "" for itself. Block devices are known by what they are, not by where they lie. */
+static bool is_file(int folder, const char *name, const struct ufd_handle_info *wanted)
 {
-	struct dirent *entry;
-	struct stat info;
+	struct statx info;
+	dev_t device;
 
-	while ((entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && fstatat(dirfd(dir), entry->d_name, &info, 0) == 0 &&
-		    info.st_ino == inode && info.st_dev == device)
-			return atoi(entry->d_name);
-	return -ENOENT;
+	if (statx(folder, name, AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &info))
+		return false;
+	device = S_ISBLK(info.stx_mode) ? makedev(info.stx_rdev_major, info.stx_rdev_minor)
+					: makedev(info.stx_dev_major, info.stx_dev_minor);
+	return info.stx_ino == wanted->inode && device == wanted->device;
 }
 
 static bool is_uffd_link(int folder, int number)
@@ -77,10 +83,12 @@ int refetch_uffd_inode(int uffd, uint64_t *ret_inode)
 	_cleanup_(closep) int folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat info;
 
-	if (folder < 0 || fstat(uffd, &info) < 0)
+	if (folder < 0)
 		return -errno;
 	if (!is_uffd_link(folder, uffd))
 		return -EBADFD;
+	if (fstat(uffd, &info) < 0)
+		return -errno;
 	*ret_inode = info.st_ino;
 	return 0;
 }
@@ -91,8 +99,8 @@ static bool is_uffd_of(int folder, int number, uint64_t inode)
 	char name[16];
 
 	snprintf(name, sizeof(name), "%d", number);
-	return fstatat(folder, name, &info, 0) == 0 && info.st_ino == inode &&
-	       is_uffd_link(folder, number);
+	return is_uffd_link(folder, number) && fstatat(folder, name, &info, 0) == 0 &&
+	       info.st_ino == inode;
 }
 
 /* Where it was, else anywhere. */
@@ -178,19 +186,23 @@ static int fetch_pagemap(const struct ufd_handle_info *info, int *ret_fd)
 	return 0;
 }
 
-/* Is it the file that the ledger means? Consumes @fd. */
-static int check_file(int fd, const struct ufd_handle_info *info, int *ret_fd)
+/* What the ledger means, if this is it. */
+static int open_file(int folder, const char *name, int flags, const struct ufd_handle_info *info,
+		     int *ret_fd)
 {
-	_cleanup_(closep) int own = fd;
-	struct stat found;
+	_cleanup_(closep) int found = openat(folder, name, O_PATH | O_CLOEXEC);
+	char path[48];
+	int fd;
 
-	if (own < 0)
+	if (found < 0)
 		return -errno;
-	if (fstat(own, &found) < 0)
-		return -errno;
-	if (found.st_dev != info->device || found.st_ino != info->inode)
+	if (!is_file(found, "", info))
 		return -ENOENT;
-	*ret_fd = TAKE_FD(own);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", found);
+	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
 	return 0;
 }
 
@@ -204,7 +216,7 @@ static int open_mapped(const struct ufd_handle_info *info, int *ret_fd)
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, info->pid,
 		 info->address, info->address + info->length);
-	if (check_file(open(path, O_RDWR | O_CLOEXEC), info, ret_fd) == 0)
+	if (open_file(AT_FDCWD, path, O_RDWR, info, ret_fd) == 0)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/map_files", info->pid);
 	dir = opendir(path);
@@ -213,8 +225,7 @@ static int open_mapped(const struct ufd_handle_info *info, int *ret_fd)
 	while ((entry = readdir(dir)))
 		if (sscanf(entry->d_name, "%" SCNx64 "-%" SCNx64, &start, &end) == 2 &&
 		    start <= info->address && info->address < end)
-			return check_file(openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC),
-					  info, ret_fd);
+			return open_file(dirfd(dir), entry->d_name, O_RDWR, info, ret_fd);
 	return -ENOENT;
 }
 
@@ -222,16 +233,14 @@ static int open_mapped(const struct ufd_handle_info *info, int *ret_fd)
 static int open_held(const struct ufd_handle_info *info, int flags, int *ret_fd)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
-	int r, number;
+	struct dirent *entry;
+	int r;
 
 	r = open_fds(info->pid, &dir);
-	while (r == 0 && (number = next_fd(dir, info->device, info->inode)) >= 0) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "%d", number);
-		if (check_file(openat(dirfd(dir), name, flags | O_CLOEXEC), info, ret_fd) == 0)
+	while (r == 0 && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+		    open_file(dirfd(dir), entry->d_name, flags, info, ret_fd) == 0)
 			return 0;
-	}
 	return r < 0 ? r : -ENOENT;
 }
 
@@ -254,7 +263,7 @@ static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
 	int r;
 
 	if (info->spec && file_spec_path(info->spec, path) && path[0] &&
-	    check_file(open(path, O_RDONLY | O_CLOEXEC), info, ret_fd) == 0)
+	    open_file(AT_FDCWD, path, O_RDONLY, info, ret_fd) == 0)
 		return 0;
 	r = fetch_pidfd(info, &pidfd);
 	return r < 0 ? r : open_held(info, O_RDONLY, ret_fd);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A FUSE file system with one file, `image`, that can be told to hang or to fail.
 
-Arguments: mount point, bytes. Each 4 KiB block of the file begins with its number plus 1. A line on stdin sets what
+Arguments: mount point, bytes, and for how many seconds the kernel need not ask for attributes (3600). Each 4 KiB block of the file begins with its number plus 1. A line on stdin sets what
 reads do from then on: `ok`, `hang` (they are never answered) or `eio`. Says `ready` once it serves.
 
 It speaks the kernel's protocol on /dev/fuse itself, so that nothing needs to be installed.
@@ -14,15 +14,16 @@ import select
 import struct
 import sys
 
-LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, INTERRUPT, BATCH_FORGET = \
-    1, 2, 3, 14, 15, 18, 25, 26, 36, 42
+LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, INIT, INTERRUPT, BATCH_FORGET = \
+    1, 2, 3, 14, 15, 18, 26, 36, 42
 ROOT, IMAGE = 1, 2
 BLOCK = 4096
 
 
 class Server:
-    def __init__(self, point, length):
+    def __init__(self, point, length, seconds=3600):
         self.length = length
+        self.seconds = seconds
         self.mode = "ok"
         self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         libc = ctypes.CDLL(None, use_errno=True)
@@ -69,16 +70,16 @@ class Server:
         if operation == INIT:
             self.answer(unique, struct.pack("IIIIHHI", 7, 31, 65536, 0, 16, 12, 131072).ljust(64, b"\0"))
         elif operation == GETATTR:
-            self.answer(unique, struct.pack("QII", 3600, 0, 0) + self.attributes(node))
+            self.answer(unique, struct.pack("QII", self.seconds, 0, 0) + self.attributes(node))
         elif operation == LOOKUP and body.startswith(b"image\0"):
-            self.answer(unique, struct.pack("4Q2I", IMAGE, 1, 3600, 3600, 0, 0) + self.attributes(IMAGE))
+            self.answer(unique, struct.pack("4Q2I", IMAGE, 1, 3600, self.seconds, 0, 0) + self.attributes(IMAGE))
         elif operation == LOOKUP:
             self.answer(unique, error=errno.ENOENT)
         elif operation == OPEN:
             self.answer(unique, struct.pack("QII", 1, 1, 0))  # nothing is cached
         elif operation == READ:
             self.read(unique, body)
-        elif operation in (RELEASE, FLUSH):
+        elif operation == RELEASE:
             self.answer(unique)
         elif operation not in (FORGET, BATCH_FORGET, INTERRUPT):
             self.answer(unique, error=errno.ENOSYS)
@@ -98,4 +99,4 @@ class Server:
 
 
 ctypes.CDLL(None).prctl(1, 9)
-Server(sys.argv[1], int(sys.argv[2])).run()
+Server(sys.argv[1], *map(int, sys.argv[2:])).run()

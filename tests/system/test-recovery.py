@@ -130,13 +130,13 @@ class World:
 class Toy:
     """A guest that compares its memory with what it must be."""
 
-    def __init__(self, world, *words, name="toy", has_client=True):
+    def __init__(self, world, *words, name="toy", has_client=True, holds=subprocess.STDOUT):
         way = ["--socket", world.socket] if has_client else ["--no-client"]
         self.out = os.path.join(world.folder, name + ".out")
         with open(self.out, "wb") as out:
             self.process = subprocess.Popen(
                 [TOY, *way, "--name", name, "--image", world.image, "--mib", str(world.mib), *words],
-                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE, stdout=out, stderr=holds,
                 preexec_fn=die_with_parent)
         self.pid = self.process.pid
         running.append(self.process)
@@ -338,6 +338,62 @@ def strangers():
     world.end()
 
 
+def open_silent(world):
+    """A file whose file system answers nothing any more, and the server, which is to be ended."""
+    point = world.folder + "/fuse"
+    os.mkdir(point)
+    script = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support/fuse-server.py")
+    server = subprocess.Popen([sys.executable, script, point, "4096", "0"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+    running.append(server)
+    if not server.stdout.readline():
+        return None, server
+    os.close(os.open(point + "/image", os.O_RDONLY))  # the first close asks whether to ask
+    file = os.open(point + "/image", os.O_RDONLY)
+    ctypes.CDLL(None).umount2(point.encode(), 2)  # MNT_DETACH: what is open stays
+    server.send_signal(signal.SIGSTOP)
+    return file, server
+
+
+def silent_files():
+    """Processes hold what they like. Nobody may ask for it, or all guests wait for one's file system."""
+    what = "a process may hold a file that nobody answers for"
+    if os.geteuid() or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        skip(what, "no FUSE")
+        return
+    world = World()
+    world.start()
+    file, server = open_silent(world)
+    if file is None:
+        skip(what, "FUSE cannot be mounted here")
+        world.end()
+        return
+    toy = Toy(world, has_client=False, holds=file)
+    link = world.image + ".link"
+    os.symlink(world.image, link)
+    try:
+        begun = time.monotonic()
+        reply = world.call("io.ufd.guest.AttachProcess", name="toy", pid=toy.pid,
+                           source=f"file:{link}", settings={"background": False})
+        check(what, "error" not in reply and time.monotonic() - begun < 5, reply)
+        world.kill()
+        os.unlink(link)
+        os.mkfifo(link)  # and a path may lead to what has no other end
+        world.launch()
+        check("so may one that is adopted", wait_until(world.answers, 5), world.said())
+        world.kill()
+        os.unlink(link)
+        os.symlink(world.image, link)
+        world.start()
+        toy.go()
+        check("which is served then", toy.is_right(), toy.text() + world.said())
+    finally:
+        server.kill()
+        server.wait()
+        os.close(file)
+    world.end()
+
+
 def damage(path, word):
     """Flip a bit in the middle of each place that has this word."""
     with open(path, "r+b") as file:
@@ -492,7 +548,7 @@ def killed_while_attaching():
 
 
 try:
-    for case in (clients, processes, opened_by_the_caller, described, the_dead, strangers, damaged, stopped, stopped_alone,
+    for case in (clients, processes, opened_by_the_caller, described, the_dead, strangers, silent_files, damaged, stopped, stopped_alone,
                  stopped_without_state, two_daemons, killed_while_attaching):
         if len(sys.argv) <= 4 or case.__name__ in sys.argv[4:]:
             case()
