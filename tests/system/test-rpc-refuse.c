@@ -179,6 +179,29 @@ static void field_of_wrong_type(struct vmm *vmm, json_t *call)
 	json_object_set_new(call, "uffd", json_string("0"));
 }
 
+/* More than any machine has, of which nothing exists yet. */
+static void map_enormous(struct vmm *vmm, json_t *call, int fd, uint64_t length)
+{
+	void *start;
+
+	swap_fd(vmm, FD_MEMORY, fd);
+	ck_assert_int_eq(ftruncate(fd, (off_t)length), 0);
+	ck_assert_int_eq(ftruncate(vmm->fds[FD_SOURCE], (off_t)length), 0);
+	start = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	ck_assert_ptr_ne(start, MAP_FAILED);
+	set_region(call, "address", json_integer((json_int_t)(uintptr_t)start));
+	set_region(call, "length_bytes", json_integer((json_int_t)length));
+	json_object_set_new(call, "settings", json_pack("{s:b}", "background", 1));
+}
+static void more_than_the_host_has(struct vmm *vmm, json_t *call)
+{
+	map_enormous(vmm, call, memfd_create("large", MFD_CLOEXEC), 4096 * GIB);
+}
+static void more_than_the_pool_has(struct vmm *vmm, json_t *call)
+{
+	map_enormous(vmm, call, memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB), 4096 * GIB);
+}
+
 static const struct {
 	const char *what;
 	void (*spoil)(struct vmm *vmm, json_t *call);
@@ -219,6 +242,10 @@ static const struct {
 	{ "a source shorter than its memory", source_is_short, "io.ufd.guest.BadSource", NULL },
 	{ "a source that did not come", source_fd_missing, "io.ufd.guest.BadFd", NULL },
 	{ "a page where absence is declared", populated, "io.ufd.guest.NotEmpty", NULL },
+	{ "memory that the host does not have", more_than_the_host_has,
+	  "io.ufd.manager.LimitReached", "memory" },
+	{ "huge pages that the pool does not have", more_than_the_pool_has,
+	  "io.ufd.manager.LimitReached", "hugetlb" },
 	{ "an empty name", name_empty, "org.varlink.service.InvalidParameter", "name" },
 	{ "a name like a path", name_with_slash, "org.varlink.service.InvalidParameter", "name" },
 	{ "an unknown setting", setting_unknown, "org.varlink.service.InvalidParameter",

@@ -157,6 +157,7 @@ static inline void service_expect(struct varlink_client *client, const char *wha
 				  const char *method, json_t *parameters, const int *fds,
 				  size_t n_fds, const char *error, const char *parameter)
 {
+	const char *field = strstr(error, "LimitReached") ? "limit" : "parameter";
 	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
 
 	service_call(client, method, parameters, fds, n_fds, &answer);
@@ -164,8 +165,7 @@ static inline void service_expect(struct varlink_client *client, const char *wha
 		      answer.error,
 		      json_string_value(json_object_get(answer.parameters, "message")));
 	if (parameter)
-		ck_assert_msg(
-			strcmp(json_string_value(json_object_get(answer.parameters, "parameter")),
-			       parameter) == 0,
-			"%s", what);
+		ck_assert_msg(strcmp(json_string_value(json_object_get(answer.parameters, field)),
+				     parameter) == 0,
+			      "%s", what);
 }
