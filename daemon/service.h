@@ -17,7 +17,7 @@ struct event_base;
 struct service;
 
 /**
- * service_fn - take one fd that we were started with
+ * service_take_fn - take one fd that we were started with
  * @name: of the socket unit (FileDescriptorName=) or of the stored fd (FDNAME=)
  * @fd:	  consumed if the answer is 1, which is also when it is -errno
  *
