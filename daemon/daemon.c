@@ -263,6 +263,11 @@ static int open_store(struct daemon *daemon)
 			"after a reboot, and must not wait for a disk; take one below /run",
 			path);
 		break;
+	case -EPERM:
+		log_error(LOG_FIELDS(),
+			  "the state directory %s is another user's, or everybody may write to it",
+			  path);
+		break;
 	case -EBUSY:
 		log_error(LOG_FIELDS(), "another ufdd uses the state directory %s", path);
 		break;

@@ -51,6 +51,15 @@ static int lock(int fd)
 	return 0;
 }
 
+/* Who may rename what is in there could give us a guest as it was yesterday. */
+static bool is_safe(int fd)
+{
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && (info.st_uid == geteuid() || info.st_uid == 0) &&
+	       !(info.st_mode & S_IWOTH);
+}
+
 int shelf_open(const char *path, int *ret_fd)
 {
 	_cleanup_(closep) int fd = -EBADF;
@@ -64,6 +73,8 @@ int shelf_open(const char *path, int *ret_fd)
 		return -errno;
 	if (info.f_type != TMPFS_MAGIC)
 		return -EMEDIUMTYPE;
+	if (!is_safe(fd))
+		return -EPERM;
 	r = lock(fd);
 	if (r < 0)
 		return r;
@@ -78,16 +89,22 @@ static bool is_ledger_name(const char *name)
 	return n > n_end && strcmp(name + n - n_end, ".ledger") == 0;
 }
 
-/* Return: true if it is one; what is not ours is left alone. */
+/*
+ * Return: true if it is one; what is not ours is left alone. One that we have no fd for is named
+ * without.
+ */
 static bool open_file(int shelf, const char *folder, const char *name, struct shelf_file *ret)
 {
 	_cleanup_(closep) int fd = openat(shelf, name,
 					  O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	struct stat info;
+	bool is_unknown = fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM);
+	struct stat info = {};
 	char *path;
 
-	if (fd < 0 || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
-	    asprintf(&path, "%s/%s", folder, name) < 0)
+	if (!is_unknown &&
+	    (fd < 0 || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid()))
+		return false;
+	if (asprintf(&path, "%s/%s", folder, name) < 0)
 		return false;
 	*ret = (struct shelf_file){
 		.path = path,

@@ -8,7 +8,7 @@
 /* Readable. */
 struct shelf_file {
 	char *path; /* owned */
-	int fd;	    /* owned; read and write */
+	int fd;	    /* owned; read and write; -EBADF if there were too many to open it */
 	dev_t device;
 	ino_t inode;
 };
@@ -16,11 +16,13 @@ void shelf_files_free(struct shelf_file *files, size_t n_files);
 
 /*
  * Made if missing, for its owner only, and locked as long as @ret_fd (owned by the caller) is open.
- * Return: 0, -EMEDIUMTYPE (no tmpfs), -EBUSY (somebody else has it), -ENOTDIR, -errno.
+ * Return: 0, -EMEDIUMTYPE (no tmpfs), -EPERM (others may change it), -EBUSY (somebody else has it),
+ * -ENOTDIR, -errno.
  */
 int shelf_open(const char *path, int *ret_fd);
 
-/* Every regular file of ours whose name ends in `.ledger`. @ret: owned array. Return: 0 or -errno. */
+/* Every regular file of ours whose name ends in `.ledger`, also what cannot be opened
+ * for want of an fd. @ret: owned array. Return: 0 or -errno. */
 int shelf_list(int shelf, const char *path, struct shelf_file **ret, size_t *ret_n);
 
 /*

@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -61,6 +62,7 @@ class World:
         self.mib = mib
         self.keeps = keeps
         self.daemon = None
+        self.n_files = None
         subprocess.run([TOY, "--write-image", self.image, "--mib", str(mib)], check=True)
 
     def launch(self):
@@ -68,8 +70,13 @@ class World:
         words = ["--state-dir", self.state] if self.keeps else []
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen([UFDD, "--socket", self.socket, *words], stderr=log,
-                                           stdout=log, preexec_fn=die_with_parent)
+                                           stdout=log, preexec_fn=self.prepare)
         running.append(self.daemon)
+
+    def prepare(self):
+        die_with_parent()
+        if self.n_files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.n_files, self.n_files))
 
     def start(self):
         self.launch()
@@ -338,6 +345,41 @@ def strangers():
     world.end()
 
 
+def too_many():
+    """More than can be opened: whoever is not served is counted, and named."""
+    world = World()
+    world.start()
+    toy = Toy(world, has_client=False)
+    attach(world, toy)
+    world.kill()
+    for i in range(60):
+        with open(f"{world.state}/guest{i}.ledger", "wb"):
+            pass
+    world.n_files = 50
+    world.start()
+    check("no guest is forgotten for want of file descriptors",
+          f"{61 - world.adopted()} are left as they are" in world.said(), world.said())
+    world.kill()
+    world.n_files = None
+    world.start()
+    toy.go()
+    check("with enough of them it is served", toy.is_right(), toy.text() + world.said())
+    world.end()
+
+
+def not_ours():
+    """A directory that somebody else may change could give us a guest of yesterday."""
+    for mode, owner in ((0o777, os.geteuid()), (0o700, 12345))[:1 if os.geteuid() else 2]:
+        world = World()
+        os.mkdir(world.state)
+        os.chown(world.state, owner, -1)
+        os.chmod(world.state, mode)
+        world.launch()
+        check(f"a state directory of mode {mode:o}, user {owner} is refused",
+              world.daemon.wait(30) == 1, world.said())
+        world.end()
+
+
 def open_silent(world):
     """A file whose file system answers nothing any more, and the server, which is to be ended."""
     point = world.folder + "/fuse"
@@ -347,7 +389,7 @@ def open_silent(world):
                               stdout=subprocess.PIPE, preexec_fn=die_with_parent)
     running.append(server)
     if not server.stdout.readline():
-        return None, server
+        raise OSError("FUSE cannot be mounted here")
     os.close(os.open(point + "/image", os.O_RDONLY))  # the first close asks whether to ask
     file = os.open(point + "/image", os.O_RDONLY)
     ctypes.CDLL(None).umount2(point.encode(), 2)  # MNT_DETACH: what is open stays
@@ -364,10 +406,6 @@ def silent_files():
     world = World()
     world.start()
     file, server = open_silent(world)
-    if file is None:
-        skip(what, "FUSE cannot be mounted here")
-        world.end()
-        return
     toy = Toy(world, has_client=False, holds=file)
     link = world.image + ".link"
     os.symlink(world.image, link)
@@ -548,8 +586,8 @@ def killed_while_attaching():
 
 
 try:
-    for case in (clients, processes, opened_by_the_caller, described, the_dead, strangers, silent_files, damaged, stopped, stopped_alone,
-                 stopped_without_state, two_daemons, killed_while_attaching):
+    for case in (clients, processes, opened_by_the_caller, described, the_dead, strangers, too_many, not_ours,
+                 silent_files, damaged, stopped, stopped_alone, stopped_without_state, two_daemons, killed_while_attaching):
         if len(sys.argv) <= 4 or case.__name__ in sys.argv[4:]:
             case()
 finally:
