@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/units.h"
+#include "guest/ledger.h"
 #include "keeping.h"
 #include "kernel/pidfd.h"
 #include "log-ids.h"
@@ -224,6 +225,8 @@ static const char *reason_of(int r)
 		return "its ledger was written by a newer release";
 	case -EBADF:
 		return "a file descriptor of it is missing, and was not found again";
+	case -ENOTUNIQ:
+		return "its file has another name than it would give it: a copy, and perhaps old";
 	case -ESTALE:
 		return "a source is no longer what it was";
 	default:
@@ -306,6 +309,18 @@ static int adopt_registration(struct adoption *adoption, struct candidate *candi
 	return 0;
 }
 
+/* Somebody's copy: of a guest as it was when it was made. */
+static bool is_misnamed(const struct stored *stored)
+{
+	char name[LEDGER_NAME_BYTES], file_name[LEDGER_FILE_NAME_BYTES];
+	const char *slash = stored->path ? strrchr(stored->path, '/') : NULL;
+
+	if (!slash || stored->number[0] || ledger_fd_guest_name(stored->ledger, name))
+		return false;
+	ledger_file_name(name, file_name);
+	return strcmp(slash + 1, file_name);
+}
+
 static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 {
 	struct ufd_pager_guest *guest = NULL;
@@ -315,6 +330,8 @@ static void adopt_one(struct adoption *adoption, struct candidate *candidate)
 	/* it may be older than what the manager kept, and would show pages as they were then */
 	if (is_copy && store_has_left(adoption->store, candidate->stored->ledger))
 		r = -EEXIST;
+	else if (is_misnamed(candidate->stored))
+		r = -ENOTUNIQ;
 	else
 		r = adopt_engine_guest(adoption, candidate, &guest, &was_started);
 	candidate_done(candidate);
