@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include "store/record.h"
 
 #define UFFD_LINK "anon_inode:[userfaultfd]"
+#define ENDING_MS 100
 
 /* A pidfd of the process that is meant, not of a later one of its number. */
 static int fetch_pidfd(const struct ufd_handle_info *info, int *ret_fd)
@@ -151,6 +153,14 @@ int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *remote_fd, int *ret_
 
 /* ---- one kind after the other ---- */
 
+/* One that ends has closed its files a moment before its pidfd tells. */
+static bool is_ending(int pidfd)
+{
+	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&poll_fd, 1, ENDING_MS) == 1;
+}
+
 static int fetch_uffd(struct ufd_pager_guest *guest, uint32_t mapper,
 		      const struct ufd_handle_info *info, int *ret_fd)
 {
@@ -163,8 +173,10 @@ static int fetch_uffd(struct ufd_pager_guest *guest, uint32_t mapper,
 		r = -EBADMSG;
 	if (r == 0)
 		r = fetch_pidfd(info, &pidfd);
-	return r == 0 ? refetch_uffd(info->pid, pidfd, record.uffd_inode, &record.copy_fd, ret_fd)
-		      : r;
+	if (r < 0)
+		return r;
+	r = refetch_uffd(info->pid, pidfd, record.uffd_inode, &record.copy_fd, ret_fd);
+	return r == -ENOENT && is_ending(pidfd) ? -ESRCH : r;
 }
 
 static int fetch_pagemap(const struct ufd_handle_info *info, int *ret_fd)
