@@ -15,6 +15,8 @@
 #include "source/file-spec.h"
 #include "source/kinds.h"
 
+#define KEPT_BYTES (2 * PATH_MAX + 64)
+
 static _Thread_local char error_text[PATH_MAX + 256];
 
 /* Return: @r. */
@@ -132,42 +134,44 @@ static int source_make(struct source **ret, const char *spec, int fd, bool is_ag
  * A file that came open has no path in its SPEC, but a successor that did not get the open file has
  * nothing else to find it by: what the kernel calls it goes into the SPEC that is kept. That it is the
  * same file is proved by its identity then.
- * Return: an owned text; NULL without memory.
+ * Return: @spec, or @text.
  */
-static char *kept_spec(const char *spec, int fd)
+static const char *kept_spec(const char *spec, int fd, char text[static KEPT_BYTES])
 {
-	char link[32], path[PATH_MAX], text[2 * PATH_MAX + 64] = "file:";
+	char link[32], path[PATH_MAX];
 	const char *gone = " (deleted)";
-	size_t n = strlen(text);
+	size_t n = strlen("file:");
 	ssize_t n_path = -1;
 
-	if (fd >= 0 && (!strcmp(spec, text) || !strncmp(spec, "file:,", n + 1))) {
+	if (fd >= 0 && (!strcmp(spec, "file:") || !strncmp(spec, "file:,", n + 1))) {
 		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 		n_path = readlink(link, path, sizeof(path));
 	}
 	if (n_path <= 0 || n_path == sizeof(path) || path[0] != '/' ||
 	    (n_path > (ssize_t)strlen(gone) &&
 	     !memcmp(path + n_path - strlen(gone), gone, strlen(gone))))
-		return strdup(spec);
+		return spec;
+	memcpy(text, spec, n);
 	for (ssize_t i = 0; i < n_path; i++) {
 		text[n++] = path[i];
 		if (path[i] == ',')
 			text[n++] = ',';
 	}
-	snprintf(text + n, sizeof(text) - n, "%s", spec + strlen("file:"));
-	return strdup(text);
+	snprintf(text + n, KEPT_BYTES - n, "%s", spec + strlen("file:"));
+	return text;
 }
 
 static int source_make_named(struct source **ret, const char *spec, int fd, bool is_again,
 			     const char **ret_error)
 {
+	char text[KEPT_BYTES];
 	_cleanup_(source_unrefp) struct source *source = NULL;
 	int r;
 
 	r = source_make(&source, spec, fd, is_again, ret_error);
 	if (r)
 		return r;
-	source->spec = is_again ? strdup(spec) : kept_spec(spec, fd);
+	source->spec = strdup(is_again ? spec : kept_spec(spec, fd, text));
 	if (!source->spec)
 		return fail(ret_error, -ENOMEM, "source: out of memory");
 	*ret = TAKE_PTR(source);

@@ -111,7 +111,7 @@ class World:
         self.socket = os.path.join(self.folder, "s")
         self.states = os.path.join(self.folder, "states")
         os.mkdir(self.states)
-        if libc.mount(b"states", self.states.encode(), b"tmpfs", 0, None) < 0:
+        if libc.mount(b"states", self.states.encode(), b"tmpfs", 0, b"mode=700") < 0:
             raise OSError(ctypes.get_errno(), "tmpfs")
         self.source = os.path.join(self.folder, "mount", "image")
         os.mkdir(os.path.dirname(self.source))
