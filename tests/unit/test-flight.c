@@ -94,11 +94,12 @@ START_TEST(a_reader_never_sees_half_of_two)
 	pthread_t writer;
 
 	ck_assert_int_eq(pthread_create(&writer, NULL, write_without_end, &must_stop), 0);
-	for (unsigned int n = 0; n < 200000;) {
+	for (unsigned int n = 0; n < 20000;) {
 		struct flight_event event;
 		uint64_t cursor = 0;
 
-		for (; flight_next(&flight, &cursor, &event); n++) {
+		/* against this writer a reader may never come to the end */
+		for (; n < 20000 && flight_next(&flight, &cursor, &event); n++) {
 			ck_assert_uint_eq(event.time_us, event.page);
 			ck_assert_uint_eq(event.memory, (uint32_t)event.value);
 		}
