@@ -202,7 +202,7 @@ static void write_board(FILE *out, const struct board *board)
 static void write_flight(FILE *out, const struct flight *flight)
 {
 	struct flight_event event;
-	uint64_t cursor = 0;
+	struct flight_cursor cursor = {};
 
 	while (flight_next(flight, &cursor, &event))
 		fprintf(out, "%lu.%06lu %-12s memory %u page %lu value %d\n",

@@ -97,7 +97,8 @@ static void find_held_processes(struct why *why)
 
 static void find_poison(struct why *why)
 {
-	uint64_t at_us = 0, cursor = 0, n_poisoned = 0;
+	uint64_t at_us = 0, n_poisoned = 0;
+	struct flight_cursor cursor = {};
 	const struct view_memory *memory = NULL;
 	struct flight_event event;
 	struct why_cause *cause;

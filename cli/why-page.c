@@ -125,7 +125,7 @@ static void take_messages(struct why *why)
 static void take_faults(struct why *why)
 {
 	struct flight_event event;
-	uint64_t cursor = 0;
+	struct flight_cursor cursor = {};
 
 	while (flight_next(why->view->flight, &cursor, &event)) {
 		struct why_page *page;

@@ -51,7 +51,7 @@ bool why_is_our_uffd(const struct why *why, const struct process *process, uint6
 static bool find_fault(const struct why *why, pid_t inner_tid, struct flight_event *ret)
 {
 	struct flight_event event;
-	uint64_t cursor = 0;
+	struct flight_cursor cursor = {};
 	bool is_found = false;
 
 	while (flight_next(why->view->flight, &cursor, &event)) {

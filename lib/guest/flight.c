@@ -52,23 +52,24 @@ static bool flight_look(const struct flight *flight, uint64_t n, struct flight_e
 	return ret->kind != FLIGHT_NONE;
 }
 
-bool flight_next(const struct flight *flight, uint64_t *cursor, struct flight_event *ret)
+bool flight_next(const struct flight *flight, struct flight_cursor *cursor,
+		 struct flight_event *ret)
 {
 	uint64_t n_written = atomic_load_explicit(&flight->n_written, memory_order_acquire);
-	uint64_t at = *cursor;
 
+	if (!cursor->end)
+		cursor->end = n_written;
 	if (n_written > FLIGHT_N_EVENTS)
-		at = max_u64(at, n_written - FLIGHT_N_EVENTS);
-	for (; at < n_written; at++) {
+		cursor->at = max_u64(cursor->at, n_written - FLIGHT_N_EVENTS);
+	while (cursor->at < cursor->end) {
 		struct flight_event event;
 
-		if (!flight_look(flight, at, &event))
+		if (!flight_look(flight, cursor->at++, &event))
 			continue;
 		*ret = event;
-		*cursor = at + 1;
 		return true;
 	}
-	*cursor = at;
+	cursor->end = 0;
 	return false;
 }
 

@@ -64,11 +64,20 @@ struct flight {
 void flight_note(struct flight *flight, uint64_t time_ns, enum flight_kind kind, uint32_t memory,
 		 uint64_t page, int64_t value);
 
+/* Starts as zero. */
+struct flight_cursor {
+	uint64_t at;  /* the next event */
+	uint64_t end; /* of this walk; 0 between two */
+};
+
 /*
- * The events from old to new. @cursor starts at 0. Return: false after the newest.
- * Context: any, any process. What is overwritten meanwhile is skipped.
+ * The events from old to new, as far as there were any at the first call: a walk comes to its end
+ * however fast the writer is. The next call after that begins a walk over what is new. What is
+ * overwritten meanwhile is skipped. Return: false after the last.
+ * Context: any, any process.
  */
-bool flight_next(const struct flight *flight, uint64_t *cursor, struct flight_event *ret);
+bool flight_next(const struct flight *flight, struct flight_cursor *cursor,
+		 struct flight_event *ret);
 
 /* The word for a kind in output; "unknown" for one of a newer release. */
 const char *flight_kind_name(enum flight_kind kind);

@@ -94,7 +94,8 @@ START_TEST(who_only_looks_changes_nothing)
 	_cleanup_(ledger_freep) struct ledger *ledger = new_ledger(), *looked = NULL;
 	_cleanup_(closep) int fd = -EBADF;
 	struct flight_event event;
-	uint64_t offset = 0, cursor = 0;
+	struct flight_cursor cursor = {};
+	uint64_t offset = 0;
 	char path[64];
 	void *area = NULL;
 
