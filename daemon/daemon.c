@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,6 +41,7 @@
 #define N_SIGNALS      3
 #define STATUS_SECONDS 5
 #define EXTEND_NS      (3 * STATUS_SECONDS * NSEC_PER_SEC)
+#define WIDE_FDS       16384 /* 16 for each of 1,024 guests: 130 KiB of the kernel's memory */
 
 struct daemon {
 	const struct daemon_options *options;
@@ -433,6 +435,24 @@ static int daemon_wire(struct daemon *daemon)
 	return daemon_add_signals(daemon);
 }
 
+/*
+ * The kernel doubles a table of file descriptors that is full, from 64 on, and where threads share it
+ * the fd that did not fit waits for an RCU grace period: some 10 ms, in the middle of a recovery that
+ * guests wait for. While we are alone it waits for nothing.
+ */
+static void widen_fd_table(void)
+{
+	rlim_t last = WIDE_FDS - 1;
+	struct rlimit limit;
+	int fd;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur && limit.rlim_cur <= last)
+		last = limit.rlim_cur - 1;
+	fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)last);
+	if (fd >= 0)
+		close(fd);
+}
+
 int daemon_new(struct daemon **ret, const struct daemon_options *options,
 	       const struct config *config)
 {
@@ -446,6 +466,7 @@ int daemon_new(struct daemon **ret, const struct daemon_options *options,
 	daemon->config = *config;
 	apply_log(config);
 	admission_raise_limits();
+	widen_fd_table(); /* before there are threads */
 	signal(SIGPIPE, SIG_IGN);
 	r = upgrade_new(&daemon->upgrade);
 	if (r < 0)

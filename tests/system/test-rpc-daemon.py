@@ -7,6 +7,7 @@ Argument: ufdd.
 import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -152,6 +153,17 @@ def sockets():
           and "/none/s" in missing.stderr, missing.stderr)
 
 
+def fd_table():
+    """Where it grows after threads have begun, a guest waits for it."""
+    daemon = Daemon("--socket", path)
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    daemon.stop()
+    wanted = min(16384, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    check("its table of file descriptors is wide from the start", int(fields["FDSize"]) >= wanted,
+          fields["FDSize"])
+
+
 def user_instance():
     runtime = tempfile.mkdtemp(dir="/dev/shm")
     os.makedirs(runtime + "/ufd")
@@ -250,7 +262,7 @@ def journal():
           and "CODE_FILE=" in ran.stdout and "STDERR b''" in ran.stdout, ran.stdout)
 
 
-for case in (command_line, configuration, sockets, user_instance, reload, log_lines, journal):
+for case in (command_line, configuration, sockets, fd_table, user_instance, reload, log_lines, journal):
     case()
 if all(results):
     subprocess.run(["rm", "-r", folder], check=True)
