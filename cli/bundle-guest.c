@@ -17,6 +17,7 @@
 #include "base/units.h"
 #include "bundle.h"
 #include "cgroup.h"
+#include "kernel/procfs.h"
 #include "ledger-view.h"
 #include "process.h"
 
@@ -88,7 +89,7 @@ static void add_fds(struct bundle *bundle, const char *prefix, pid_t pid)
 		process_fd_name(pid, fd, name, sizeof(name));
 		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
 		fprintf(out, "%d -> %s\n%s\n", fd, name,
-			process_read_text(path, info, sizeof(info)) > 0 ? info : "");
+			procfs_read(path, info, sizeof(info), NULL) == 0 ? info : "");
 		n++;
 	}
 	if (!out)
@@ -100,7 +101,7 @@ static void add_fds(struct bundle *bundle, const char *prefix, pid_t pid)
 static void add_cgroup(struct bundle *bundle, const char *prefix, pid_t pid)
 {
 	struct cgroup cgroup;
-	char text[1400], member[256];
+	char text[CGROUP_FOLDER_BYTES + 128], member[256];
 
 	if (!cgroup_find_memory(pid, &cgroup))
 		return;

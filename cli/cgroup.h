@@ -7,9 +7,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel/cgroup.h"
+
 /* Readable. */
 struct cgroup {
-	char folder[1024]; /* of the level that holds it back, as we see it */
+	char folder[CGROUP_FOLDER_BYTES]; /* of the level that holds it back, as we see it */
 	bool is_v1;
 	uint64_t limit_bytes; /* of memory */
 	uint64_t used_bytes;

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/units.h"
-#include "process.h"
+#include "kernel/procfs.h"
 
 #define ARGUMENTS_BYTES 65536
 #define REPLY_BYTES	16384
@@ -42,11 +42,12 @@ bool monitor_find(pid_t pid, char *ret_path, size_t n_path)
 	_cleanup_(freep) char *text = malloc(ARGUMENTS_BYTES);
 	const char *before = "", *argument;
 	char found[256] = "", path[64];
-	ssize_t n;
+	size_t n = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-	n = text ? process_read_text(path, text, ARGUMENTS_BYTES) : 0;
-	for (argument = text; n > 0 && argument < text + n; argument += strlen(argument) + 1) {
+	if (!text || procfs_read(path, text, ARGUMENTS_BYTES, &n) < 0)
+		return false;
+	for (argument = text; argument < text + n; argument += strlen(argument) + 1) {
 		bool is_qmp = strcmp(before, "-qmp") == 0 || strcmp(before, "-qmp-pretty") == 0;
 
 		if ((is_qmp || (strcmp(before, "-chardev") == 0 && !found[0])) &&
@@ -110,7 +111,7 @@ bool monitor_ask(const char *path, uint64_t patience_ns, char *ret_state, size_t
 		return false;
 	while (n_text < REPLY_BYTES - 1 && clock_now_ns() < deadline_ns) {
 		_cleanup_(freep) char *copy = NULL;
-		ssize_t n;
+		size_t n = 0;
 
 		if (poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1,
 			 (int)((deadline_ns - clock_now_ns()) / NSEC_PER_MSEC)) <= 0)

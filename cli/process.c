@@ -13,44 +13,11 @@
 
 #include "base/files.h"
 #include "base/units.h"
+#include "kernel/procfs.h"
 
 #define TEXT_BYTES 4096
 
-/* ---- text of /proc --------------------------------------------------------------------------- */
-
-ssize_t process_read_text(const char *path, char *ret, size_t n_ret)
-{
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t n_done = 0;
-
-	if (fd < 0)
-		return -errno;
-	while (n_done < n_ret - 1) {
-		ssize_t n = read(fd, ret + n_done, n_ret - 1 - n_done);
-
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		n_done += (size_t)n;
-	}
-	ret[n_done] = '\0';
-	return (ssize_t)n_done;
-}
-
-bool process_find_number(const char *text, const char *key, uint64_t *ret)
-{
-	size_t n_key = strlen(key);
-
-	for (const char *line = text; line; line = strchr(line, '\n')) {
-		line += *line == '\n';
-		if (strncmp(line, key, n_key) || line[n_key] != ':')
-			continue;
-		*ret = strtoull(line + n_key + 1, NULL, 10);
-		return true;
-	}
-	return false;
-}
+/* ---- names ----------------------------------------------------------------------------------- */
 
 void process_fd_name(pid_t pid, int fd, char *ret, size_t n_ret)
 {
@@ -167,12 +134,12 @@ static enum thread_wait judge(const struct thread *thread)
 	return thread->inside[0] ? THREAD_BLOCKED : THREAD_UNSEEN;
 }
 
-static ssize_t read_of_thread(pid_t pid, pid_t tid, const char *file, char text[TEXT_BYTES])
+static bool read_of_thread(pid_t pid, pid_t tid, const char *file, char text[TEXT_BYTES])
 {
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", pid, tid, file);
-	return process_read_text(path, text, TEXT_BYTES);
+	return procfs_read(path, text, TEXT_BYTES, NULL) == 0 && text[0];
 }
 
 /* Return: false if it has gone. */
@@ -181,18 +148,17 @@ static bool thread_read(struct process *process, pid_t tid, struct thread *ret)
 	char text[TEXT_BYTES];
 
 	*ret = (struct thread){ .tid = tid, .inner_tid = tid };
-	if (read_of_thread(process->pid, tid, "stat", text) <= 0 ||
+	if (!read_of_thread(process->pid, tid, "stat", text) ||
 	    !parse_stat(text, ret->name, &ret->state, NULL))
 		return false;
-	if (process->inner_pid != process->pid &&
-	    read_of_thread(process->pid, tid, "status", text) > 0)
+	if (process->inner_pid != process->pid && read_of_thread(process->pid, tid, "status", text))
 		ret->inner_tid = innermost(text, "NSpid:");
 	/* "0": runs, or hidden from us */
-	if (read_of_thread(process->pid, tid, "wchan", text) > 0 && strcmp(text, "0"))
+	if (read_of_thread(process->pid, tid, "wchan", text) && strcmp(text, "0"))
 		snprintf(ret->inside, sizeof(ret->inside), "%.63s", text);
-	else if (ret->state != 'R' && read_of_thread(process->pid, tid, "stack", text) > 0)
+	else if (ret->state != 'R' && read_of_thread(process->pid, tid, "stack", text))
 		parse_stack(ret, text);
-	if (ret->state != 'R' && read_of_thread(process->pid, tid, "syscall", text) > 0)
+	if (ret->state != 'R' && read_of_thread(process->pid, tid, "syscall", text))
 		parse_syscall(ret, text);
 	ret->wait = judge(ret);
 	if (ret->wait == THREAD_UNSEEN)
@@ -245,9 +211,9 @@ static void uffd_read(struct process *process, int fd)
 		return;
 	uffd->inode = stat_of_fd.st_ino;
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", process->pid, fd);
-	if (process_read_text(path, text, sizeof(text)) > 0) {
-		process_find_number(text, "pending", &uffd->n_pending);
-		process_find_number(text, "total", &uffd->n_total);
+	if (procfs_read(path, text, sizeof(text), NULL) == 0) {
+		procfs_find_number(text, "pending", &uffd->n_pending);
+		procfs_find_number(text, "total", &uffd->n_total);
 	}
 	process->n_uffds++;
 }
@@ -287,18 +253,18 @@ int process_read(struct process **ret, pid_t pid)
 	process->pid = pid;
 	process->may_see_waits = true;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	if (process_read_text(path, text, sizeof(text)) <= 0 ||
+	if (procfs_read(path, text, sizeof(text), NULL) < 0 ||
 	    !parse_stat(text, process->name, &process->state, &ticks))
 		return -ESRCH;
 	process->started_us = ticks * (1000000 / (uint64_t)sysconf(_SC_CLK_TCK));
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	if (process_read_text(path, text, sizeof(text)) <= 0)
+	if (procfs_read(path, text, sizeof(text), NULL) < 0)
 		return -ESRCH;
-	if (process_find_number(text, "Tgid", &number) && (pid_t)number != pid)
+	if (procfs_find_number(text, "Tgid", &number) && (pid_t)number != pid)
 		return -ESRCH; /* a thread of another */
-	if (process_find_number(text, "TracerPid", &number))
+	if (procfs_find_number(text, "TracerPid", &number))
 		process->tracer = (pid_t)number;
-	if (process_find_number(text, "Uid", &number))
+	if (procfs_find_number(text, "Uid", &number))
 		process->uid = (uid_t)number;
 	process->inner_pid = innermost(text, "NSpid:");
 

@@ -78,9 +78,3 @@ size_t process_count(const struct process *process, enum thread_wait wait);
 
 /* What the file behind an fd of it is called, as in /proc/PID/fd; "" if we may not see that. */
 void process_fd_name(pid_t pid, int fd, char *ret, size_t n_ret);
-
-/* One small file of /proc or /sys. Return: bytes read, with a NUL behind them, or -errno. */
-ssize_t process_read_text(const char *path, char *ret, size_t n_ret);
-
-/* The number behind `KEY:` at the start of a line. */
-bool process_find_number(const char *text, const char *key, uint64_t *ret);

@@ -18,6 +18,7 @@
 
 #include "base/files.h"
 #include "base/units.h"
+#include "kernel/procfs.h"
 #include "process.h"
 
 #define PROBE_BYTES 512
@@ -142,8 +143,8 @@ static bool fdinfo_number(pid_t pid, int fd, const char *key, uint64_t *ret)
 	char path[64], text[2048];
 
 	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", pid, fd);
-	return process_read_text(path, text, sizeof(text)) > 0 &&
-	       process_find_number(text, key, ret);
+	return procfs_read(path, text, sizeof(text), NULL) == 0 &&
+	       procfs_find_number(text, key, ret);
 }
 
 /* Does the mount of this fd agree with @device? Some file systems give their files devices of

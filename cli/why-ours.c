@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/units.h"
+#include "kernel/procfs.h"
 #include "why-cause.h"
 #include "why.h"
 
@@ -48,7 +49,7 @@ static uint64_t read_pool(uint64_t page_bytes, const char *file)
 
 	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%lukB/%s",
 		 page_bytes / KIB, file);
-	return process_read_text(path, text, sizeof(text)) > 0 ? strtoull(text, NULL, 10) : 0;
+	return procfs_read(path, text, sizeof(text), NULL) == 0 ? strtoull(text, NULL, 10) : 0;
 }
 
 /* Would a try of now succeed? */

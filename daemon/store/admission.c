@@ -149,7 +149,7 @@ static uint64_t host_bytes(void)
 static uint64_t cgroup_bytes(pid_t pid)
 {
 	struct memcg_room room;
-	struct memcg_tree tree;
+	struct cgroup_tree tree;
 
 	if (memcg_find_tree(&tree) < 0 || !tree.folder[0] ||
 	    memcg_room_of_process(&tree, pid, &room) < 0)

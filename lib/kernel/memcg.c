@@ -4,16 +4,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
-#include "base/files.h"
 #include "base/units.h"
+#include "kernel/procfs.h"
 
 /* Version 1 says "no limit" by the largest number of whole pages; nobody means such a number. */
 #define NO_LIMIT (UINT64_C(1) << 62)
@@ -42,80 +39,18 @@ static const struct memcg_files files_v2 = {
 	.active_file = "active_file ",
 };
 
-/* ---- where it is ---- */
-
-static bool has_word(const char *list, const char *word)
-{
-	size_t n = strlen(word);
-
-	for (const char *at = list; (at = strstr(at, word)); at += n)
-		if ((at == list || at[-1] == ',') && (at[n] == ',' || !isgraph(at[n])))
-			return true;
-	return false;
-}
-
-/* "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory" */
-static bool parse_mount(const char *line, struct memcg_tree *ret)
-{
-	const char *rest = strstr(line, " - ");
-	char kind[32], options[512];
-
-	if (!rest || sscanf(rest, " - %31s %*s %511s", kind, options) != 2)
-		return false;
-	ret->is_v1 = strcmp(kind, "cgroup") == 0;
-	if (ret->is_v1 ? !has_word(options, "memory") : strcmp(kind, "cgroup2") != 0)
-		return false;
-	if (sscanf(line, "%*s %*s %*s %1023s %1023s", ret->prefix, ret->folder) != 2)
-		return false;
-	if (strcmp(ret->prefix, "/") == 0)
-		ret->prefix[0] = '\0';
-	return true;
-}
-
-int memcg_find_tree(struct memcg_tree *ret)
-{
-	_cleanup_(fclosep) FILE *file = fopen("/proc/self/mountinfo", "re");
-	struct memcg_tree found = {}, one;
-	char line[4096];
-
-	if (!file)
-		return -errno;
-	/* where version 1 has the controller, the unified hierarchy has it not */
-	while (!found.is_v1 && fgets(line, sizeof(line), file))
-		if (parse_mount(line, &one) && (one.is_v1 || !found.folder[0]))
-			found = one;
-	*ret = found;
-	return 0;
-}
-
 /* ---- one level ---- */
-
-static int read_text(const char *path, char *text, size_t n_text)
-{
-	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t n = 0;
-	ssize_t r = fd < 0 ? -1 : 1;
-
-	while (r > 0 && n + 1 < n_text) {
-		r = read(fd, text + n, n_text - 1 - n);
-		n += r > 0 ? (size_t)r : 0;
-	}
-	if (r < 0)
-		return -errno;
-	text[n] = '\0';
-	return 0;
-}
 
 /* @value if the file is not there, or says that there is no limit. */
 static uint64_t read_number(const char *folder, const char *name, uint64_t value)
 {
-	char path[MEMCG_PATH_BYTES * 2 + 64], text[64];
+	char path[CGROUP_FOLDER_BYTES + 64], text[64];
 	uint64_t read;
 
 	if (!name)
 		return value;
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	if (read_text(path, text, sizeof(text)) < 0 || !isdigit((unsigned char)text[0]))
+	if (procfs_read(path, text, sizeof(text), NULL) < 0 || !isdigit((unsigned char)text[0]))
 		return value;
 	read = strtoull(text, NULL, 10);
 	return read < NO_LIMIT ? read : value;
@@ -139,10 +74,10 @@ static uint64_t stat_value(const char *text, const char *key)
 /* File pages are written back and dropped; those of shmem are on other lists and do not count. */
 static uint64_t cache_bytes(const char *folder, const struct memcg_files *files)
 {
-	char path[MEMCG_PATH_BYTES * 2 + 64], text[8192];
+	char path[CGROUP_FOLDER_BYTES + 64], text[8192];
 
 	snprintf(path, sizeof(path), "%s/memory.stat", folder);
-	if (read_text(path, text, sizeof(text)) < 0)
+	if (procfs_read(path, text, sizeof(text), NULL) < 0)
 		return 0;
 	return stat_value(text, files->inactive_file) + stat_value(text, files->active_file);
 }
@@ -192,54 +127,45 @@ static void look_at_level(const char *folder, const struct memcg_files *files,
 
 /* ---- the levels of a process ---- */
 
-/* "4:memory:/a/b" or "0::/a/b": the group's path in our tree. False: it is not in it. */
-static bool parse_membership(const struct memcg_tree *tree, const char *text, char *ret,
-			     size_t n_ret)
+int memcg_find_tree(struct cgroup_tree *ret)
 {
-	size_t n_prefix = strlen(tree->prefix);
+	int r = cgroup_find_tree("memory", ret);
 
-	for (const char *line = text; line; line = strchr(line, '\n'), line += line != NULL) {
-		char controllers[256] = "", path[MEMCG_PATH_BYTES];
-		const char *rest = strchr(line, ':');
-
-		if (!rest || (sscanf(rest, ":%255[^:]:%1023[^\n]", controllers, path) != 2 &&
-			      sscanf(rest, "::%1023[^\n]", path) != 1))
-			continue;
-		if (tree->is_v1 ? !has_word(controllers, "memory") : controllers[0] != '\0')
-			continue;
-		if (strncmp(path, tree->prefix, n_prefix) != 0 || strncmp(path, "/..", 3) == 0 ||
-		    (n_prefix && path[n_prefix] && path[n_prefix] != '/'))
-			return false;
-		snprintf(ret, n_ret, "%s", path + n_prefix);
-		return true;
-	}
-	return false;
+	/* where version 1 has the controller, the unified hierarchy has it not */
+	return r < 0 || ret->folder[0] ? r : cgroup_find_tree(NULL, ret);
 }
 
-int memcg_room_of_member(const struct memcg_tree *tree, const char *membership,
+/* Of @level, which is used up, and all above it. */
+static void look_at_levels(const struct cgroup_tree *tree, struct cgroup_level *level,
+			   struct memcg_room *room)
+{
+	do {
+		look_at_level(level->folder, tree->controller ? &files_v1 : &files_v2, room);
+	} while (cgroup_go_up(level));
+}
+
+static const struct memcg_room no_limit = { UINT64_MAX, UINT64_MAX, UINT64_MAX, 0 };
+
+int memcg_room_of_member(const struct cgroup_tree *tree, const char *membership,
 			 struct memcg_room *ret)
 {
-	struct memcg_room room = { UINT64_MAX, UINT64_MAX, UINT64_MAX, 0 };
-	char path[MEMCG_PATH_BYTES], folder[MEMCG_PATH_BYTES * 2];
+	struct cgroup_level level;
 
-	if (tree->folder[0] && parse_membership(tree, membership, path, sizeof(path)))
-		for (char *end = path + strlen(path); end; end = strrchr(path, '/')) {
-			*end = '\0';
-			snprintf(folder, sizeof(folder), "%s%s", tree->folder, path);
-			look_at_level(folder, tree->is_v1 ? &files_v1 : &files_v2, &room);
-		}
-	*ret = room;
+	*ret = no_limit;
+	if (cgroup_of_member(tree, membership, &level) == 0)
+		look_at_levels(tree, &level, ret);
 	return 0;
 }
 
-int memcg_room_of_process(const struct memcg_tree *tree, pid_t pid, struct memcg_room *ret)
+int memcg_room_of_process(const struct cgroup_tree *tree, pid_t pid, struct memcg_room *ret)
 {
-	char path[48], text[8192];
-	int r;
+	struct cgroup_level level;
+	int r = cgroup_of_process(tree, pid, &level);
 
-	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
-	r = read_text(path, text, sizeof(text));
-	if (r == -ENOENT)
-		return -ESRCH;
-	return r < 0 ? r : memcg_room_of_member(tree, text, ret);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	*ret = no_limit;
+	if (r == 0)
+		look_at_levels(tree, &level, ret);
+	return 0;
 }

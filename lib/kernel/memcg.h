@@ -13,14 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define MEMCG_PATH_BYTES 1024
-
-/* Readable. Where the memory controller is mounted, as we see it. */
-struct memcg_tree {
-	char folder[MEMCG_PATH_BYTES]; /* its mount point; empty if there is none */
-	char prefix[MEMCG_PATH_BYTES]; /* the group that is mounted there; "" is all of them */
-	bool is_v1;
-};
+#include "kernel/cgroup.h"
 
 /* Readable. The narrowest level from the process's group up to the top. UINT64_MAX: no limit. */
 struct memcg_room {
@@ -30,16 +23,16 @@ struct memcg_room {
 	uint64_t group;	      /* tells that level from others; 0 without a limit */
 };
 
-/* Context: any; reads /proc. Return: 0 (@ret->folder is empty if there is no controller), -errno. */
-int memcg_find_tree(struct memcg_tree *ret);
+/* The hierarchy that has the memory controller. Context: any; reads /proc. Return: as cgroup_find_tree(). */
+int memcg_find_tree(struct cgroup_tree *ret);
 
 /*
  * What the kernel can take back without harm (clean and dirty file pages; for the hard limit swap,
  * too) counts as room. Groups outside our own cgroup namespace are not seen: no limit.
  * Context: any; reads a few small files for each level. Return: 0, -ESRCH, -errno.
  */
-int memcg_room_of_process(const struct memcg_tree *tree, pid_t pid, struct memcg_room *ret);
+int memcg_room_of_process(const struct cgroup_tree *tree, pid_t pid, struct memcg_room *ret);
 
 /* The same from the text of a process's cgroup file. Context, Return: as above. */
-int memcg_room_of_member(const struct memcg_tree *tree, const char *membership,
+int memcg_room_of_member(const struct cgroup_tree *tree, const char *membership,
 			 struct memcg_room *ret);

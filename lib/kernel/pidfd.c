@@ -3,7 +3,6 @@
 #include "kernel/pidfd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "kernel/procfs.h"
 #include "kernel/uapi.h"
 
 int pidfd_open_pid(int *ret_fd, pid_t pid)
@@ -27,19 +27,13 @@ int pidfd_open_pid(int *ret_fd, pid_t pid)
 int pidfd_get_pid(int pidfd, pid_t *ret_pid)
 {
 	char path[48], text[1024];
-	_cleanup_(closep) int info = -EBADF;
 	const char *line;
-	ssize_t n;
-	int pid;
+	int pid, r;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-	info = open(path, O_RDONLY | O_CLOEXEC);
-	if (info < 0)
-		return errno == ENOENT ? -EBADF : -errno;
-	n = read(info, text, sizeof(text) - 1);
-	if (n < 0)
-		return -errno;
-	text[n] = '\0';
+	r = procfs_read(path, text, sizeof(text), NULL);
+	if (r < 0)
+		return r == -ENOENT ? -EBADF : r;
 
 	line = strstr(text, "\nPid:");
 	if (!line || sscanf(line, " Pid: %d", &pid) != 1)
@@ -53,19 +47,14 @@ int pidfd_get_pid(int pidfd, pid_t *ret_pid)
 int pidfd_start_ticks(pid_t pid, uint64_t *ret_ticks)
 {
 	char path[48], text[1024];
-	_cleanup_(closep) int fd = -EBADF;
 	unsigned long long ticks;
 	const char *at;
-	ssize_t n;
+	int r;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
-	n = read(fd, text, sizeof(text) - 1);
-	if (n < 0)
-		return -errno;
-	text[n] = '\0';
+	r = procfs_read(path, text, sizeof(text), NULL);
+	if (r < 0)
+		return r == -ENOENT ? -ESRCH : r;
 
 	/* the name may hold anything; behind its last bracket come the state and 18 numbers */
 	at = strrchr(text, ')');

@@ -30,6 +30,7 @@
 
 #include "base/cleanup.h"
 #include "kernel/features.h"
+#include "kernel/procfs.h"
 #include "kernel/uapi.h"
 
 /* Set by the kernel in a context's features once the handshake is done; shown in fdinfo. */
@@ -106,18 +107,13 @@ static int read_status(int fd, struct uffd_status *ret)
 {
 	struct uffd_status status = {};
 	char path[48], text[1024];
-	_cleanup_(closep) int info = -EBADF;
 	const char *line;
-	ssize_t n;
+	int r;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	info = open(path, O_RDONLY | O_CLOEXEC);
-	if (info < 0)
-		return errno == ENOENT ? -EBADF : -errno;
-	n = read(info, text, sizeof(text) - 1);
-	if (n < 0)
-		return -errno;
-	text[n] = '\0';
+	r = procfs_read(path, text, sizeof(text), NULL);
+	if (r < 0)
+		return r == -ENOENT ? -EBADF : r;
 
 	line = strstr(text, "pending:");
 	if (!line || sscanf(line, "pending: %" SCNu64 " total: %" SCNu64 " API: %*x:%" SCNx64,
@@ -401,6 +397,14 @@ int uffd_wake(int fd, struct hva_range range)
 	struct uffdio_range argument = range_of(range);
 
 	return ioctl(fd, UFFDIO_WAKE, &argument) < 0 ? -errno : 0;
+}
+
+bool uffd_is_changing(int fd)
+{
+	struct uffdio_zeropage nothing = {};
+
+	/* EAGAIN comes before a look at the range, which is none (EINVAL) */
+	return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) < 0 && errno == EAGAIN;
 }
 
 int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n)

@@ -137,6 +137,13 @@ int uffd_write_protect(int fd, struct hva_range range, bool protect);
  */
 int uffd_wake(int fd, struct hva_range range);
 
+/*
+ * Is a discard under way? From before its thread lets go of the address space until it has gone on, after its
+ * message was read, the kernel refuses every fill. So once a range is unregistered, false says that all messages of
+ * discards there were read. Changes nothing; false for a process that has ended.
+ */
+bool uffd_is_changing(int fd);
+
 /**
  * uffd_read() - as many messages as are queued, at most @n_buffer
  * @buffer: the kernel writes straight into it (a message buffer in the ledger)

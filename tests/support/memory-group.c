@@ -35,12 +35,12 @@ static int set_limit(const struct memory_group *group, uint64_t limit_bytes)
 int memory_group_make(struct memory_group *ret, uint64_t limit_bytes)
 {
 	struct memory_group group;
-	struct memcg_tree tree;
+	struct cgroup_tree tree;
 	int r = memcg_find_tree(&tree);
 
 	if (r < 0 || !tree.folder[0])
 		return r < 0 ? r : -ENOTSUP;
-	group.is_v1 = tree.is_v1;
+	group.is_v1 = tree.controller != NULL;
 	snprintf(group.folder, sizeof(group.folder), "%s/ufd-test-%d", tree.folder, getpid());
 	if (mkdir(group.folder, 0755) < 0)
 		return -errno;

@@ -143,7 +143,7 @@ static void write_fact(const char *root, const struct fact *fact)
 
 START_TEST(the_narrowest_level_counts)
 {
-	struct memcg_tree tree = { .is_v1 = rows[_i].is_v1 };
+	struct cgroup_tree tree = { .controller = rows[_i].is_v1 ? "memory" : NULL };
 	char root[] = "/tmp/ufd-memcg-XXXXXX", command[64];
 	struct memcg_room room;
 
@@ -167,7 +167,7 @@ END_TEST
 
 START_TEST(a_process_that_is_gone_has_no_room)
 {
-	struct memcg_tree tree;
+	struct cgroup_tree tree;
 	struct memcg_room room = { .easy_bytes = 5 };
 
 	ck_assert_int_eq(memcg_find_tree(&tree), 0);
