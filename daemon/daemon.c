@@ -30,6 +30,7 @@
 #include "keeping.h"
 #include "log-ids.h"
 #include "log.h"
+#include "options.h"
 #include "registry.h"
 #include "service.h"
 #include "store/admission.h"
@@ -44,7 +45,7 @@
 #define WIDE_FDS       16384 /* 16 for each of 1,024 guests: 130 KiB of the kernel's memory */
 
 struct daemon {
-	const struct daemon_options *options;
+	const struct options *options;
 	struct config config;
 	struct event_base *base;	  /* owned */
 	struct event *signals[N_SIGNALS]; /* owned */
@@ -62,111 +63,7 @@ struct daemon {
 	bool is_stopping;
 };
 
-/* ---- configuration ---- */
-
-static void on_report(void *userdata, bool is_error, const char *text)
-{
-	if (is_error)
-		log_error(LOG_FIELDS(.message_id = LOG_ID_CONFIG), "%s", text);
-	else
-		log_warning(LOG_FIELDS(.message_id = LOG_ID_CONFIG), "%s", text);
-}
-
-/* `ufdd --user`: the runtime, configuration and state folders of the calling user. */
-static int user_folder(const char *variable, const char *below_home, const char *rest, char *buffer,
-		       size_t n_buffer)
-{
-	const char *folder = getenv(variable);
-	const char *home = getenv("HOME");
-	int n;
-
-	if (folder && folder[0] == '/')
-		n = snprintf(buffer, n_buffer, "%s/%s", folder, rest);
-	else if (below_home && home)
-		n = snprintf(buffer, n_buffer, "%s/%s/%s", home, below_home, rest);
-	else
-		return -ENOENT;
-	return (size_t)n < n_buffer ? 0 : -ENAMETOOLONG;
-}
-
-static int copy_path(const char *from, char *to, size_t n_to, const char *what)
-{
-	if (strlen(from) >= n_to) {
-		log_error(LOG_FIELDS(), "%s `%s` is longer than %zu bytes", what, from, n_to - 1);
-		return -ENAMETOOLONG;
-	}
-	strcpy(to, from);
-	return 0;
-}
-
-/* The command line is a drop-in of its own: same words, same errors. */
-static int apply_word(struct config *config, const char *section, const char *key,
-		      const char *value, const char *name)
-{
-	char text[4200];
-
-	if (!value)
-		return 0;
-	snprintf(text, sizeof(text), "[%s]\n%s = %s\n", section, key, value);
-	return config_parse(config, name, text, on_report, NULL);
-}
-
-static int apply_options(const struct daemon_options *options, struct config *config)
-{
-	const char *socket = options->socket ? options->socket : getenv("UFD_SOCKET");
-	int r;
-
-	if (socket) {
-		r = copy_path(socket, config->socket, sizeof(config->socket), "socket");
-		if (r < 0)
-			return r;
-	}
-	if (options->state_dir) {
-		r = copy_path(options->state_dir, config->state_dir, sizeof(config->state_dir),
-			      "state directory");
-		if (r < 0)
-			return r;
-	}
-	r = apply_word(config, "daemon", "log-level", options->log_level, "--log-level");
-	if (r < 0)
-		return r;
-	return apply_word(config, "daemon", "debug", options->debug, "--debug");
-}
-
-int daemon_load_config(const struct daemon_options *options, struct config *ret)
-{
-	struct config config = config_built_in();
-	char path[4096] = "/etc/ufd/ufdd.conf";
-	int r;
-
-	if (options->is_user) {
-		r = user_folder("XDG_RUNTIME_DIR", NULL, "ufd/io.ufd.manager", config.socket,
-				sizeof(config.socket));
-		if (r < 0 && !options->socket) {
-			log_error(LOG_FIELDS(), "--user needs $XDG_RUNTIME_DIR, or --socket");
-			return r;
-		}
-		if (user_folder("XDG_CONFIG_HOME", ".config", "ufd/ufdd.conf", path, sizeof(path)) <
-		    0)
-			path[0] = '\0';
-		user_folder("XDG_RUNTIME_DIR", NULL, "ufd/state", config.state_dir,
-			    sizeof(config.state_dir));
-	}
-	if (options->config_path) {
-		r = copy_path(options->config_path, path, sizeof(path), "config file");
-		if (r < 0)
-			return r;
-	}
-	if (path[0]) {
-		r = config_load(&config, path, options->config_path, on_report, NULL);
-		if (r < 0)
-			return r;
-	}
-	r = apply_options(options, &config);
-	if (r == 0)
-		*ret = config;
-	return r;
-}
+/* ---- what happens ---- */
 
 static void apply_log(const struct config *config)
 {
@@ -174,8 +71,6 @@ static void apply_log(const struct config *config)
 	log_set_switches(config->debug);
 	log_set_prefix(config->log_prefix);
 }
-
-/* ---- what happens ---- */
 
 static void on_event(void *userdata, const struct registry_event *event)
 {
@@ -221,7 +116,7 @@ static void on_reload(evutil_socket_t signal, short what, void *userdata)
 	struct config config;
 
 	service_reloading();
-	if (daemon_load_config(daemon->options, &config) == 0) {
+	if (options_load_config(daemon->options, &config) == 0) {
 		daemon->config = config;
 		apply_log(&config);
 		log_info(LOG_FIELDS(), "configuration read again");
@@ -247,7 +142,7 @@ static void on_status(evutil_socket_t fd, short what, void *userdata)
 
 static int open_store(struct daemon *daemon)
 {
-	const struct daemon_options *options = daemon->options;
+	const struct options *options = daemon->options;
 	const char *path = daemon->config.state_dir;
 	int r = keeping_new(&daemon->keeping, daemon->registry, path);
 
@@ -453,8 +348,7 @@ static void widen_fd_table(void)
 		close(fd);
 }
 
-int daemon_new(struct daemon **ret, const struct daemon_options *options,
-	       const struct config *config)
+int daemon_new(struct daemon **ret, const struct options *options, const struct config *config)
 {
 	_cleanup_(daemon_freep) struct daemon *daemon = calloc(1, sizeof(*daemon));
 	int r;

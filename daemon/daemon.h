@@ -2,29 +2,11 @@
 /* The daemon, put together. */
 #pragma once
 
-#include <stdbool.h>
-
 #include "base/cleanup.h"
-#include "config.h"
 
+struct config;
 struct daemon;
-
-/* What the command line says; it wins over the environment, which wins over the file. */
-struct daemon_options {
-	const char *config_path; /* NULL: the default, which may be missing */
-	const char *socket;	 /* NULL: $UFD_SOCKET, the file, the default */
-	const char *state_dir;
-	const char *log_level;
-	const char *debug;
-	bool is_user; /* sockets and files of the calling user */
-};
-
-/**
- * daemon_load_config() - defaults, file, environment and command line, in this order
- *
- * Return: 0, or a negative errno; what is wrong has been reported.
- */
-int daemon_load_config(const struct daemon_options *options, struct config *ret);
+struct options;
 
 /**
  * daemon_new() - everything but the loop: listens, but answers nobody yet
@@ -32,8 +14,7 @@ int daemon_load_config(const struct daemon_options *options, struct config *ret)
  *
  * Context: main thread. Return: 0, or a negative errno; the reason has been logged.
  */
-int daemon_new(struct daemon **ret, const struct daemon_options *options,
-	       const struct config *config);
+int daemon_new(struct daemon **ret, const struct options *options, const struct config *config);
 
 /**
  * daemon_run() - serve until SIGTERM or SIGINT, then fill every guest

@@ -8,6 +8,7 @@
 #include "control/control.h"
 #include "daemon.h"
 #include "log.h"
+#include "options.h"
 #include "upgrade/check-ledgers.h"
 #include "upgrade/release.h"
 
@@ -60,7 +61,7 @@ static const struct option long_options[] = {
 };
 
 /* Return: -1 to go on, else the exit status. */
-static int parse_options(int argc, char **argv, struct daemon_options *options, bool *ret_is_check)
+static int parse_options(int argc, char **argv, struct options *options, bool *ret_is_check)
 {
 	int option;
 
@@ -112,7 +113,7 @@ static int parse_options(int argc, char **argv, struct daemon_options *options, 
 int main(int argc, char **argv)
 {
 	_cleanup_(daemon_freep) struct daemon *daemon = NULL;
-	struct daemon_options options = {};
+	struct options options = {};
 	struct config config;
 	bool is_check = false;
 	int status, r;
@@ -121,7 +122,7 @@ int main(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	log_open();
-	if (daemon_load_config(&options, &config) < 0)
+	if (options_load_config(&options, &config) < 0)
 		return EXIT_FAILURE;
 	if (is_check) {
 		puts("the configuration is sound");
