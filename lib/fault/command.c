@@ -4,6 +4,7 @@
 
 #include "fault/engine.h"
 #include "fault/fill.h"
+#include "kernel/uffd.h"
 
 /* A new view: mappers and memories may have come, none goes. */
 static int command_show_view(struct demand *demand, struct command *command)
@@ -30,6 +31,21 @@ static void command_open(struct demand *demand, struct command *command)
 	fill_wake(demand, mapping,
 		  (struct page_range){ mapping_page(mapping, mapping->range.start),
 				       mapping->range.length_bytes / mapping->memory->page_bytes });
+}
+
+/*
+ * A discard through a mapping counts in all mappings of its memory. It is translated with our view, so
+ * the mapping must not leave it before the last message of it was read.
+ */
+static int command_close(struct demand *demand, struct command *command)
+{
+	struct mapper *mapper = command->mapping->mapper;
+
+	command->mapping->is_open = false;
+	if (mapper->is_gone || !uffd_is_changing(mapper->uffd))
+		return 0;
+	demand->readers[mapper->id].is_ready = true;
+	return -EBUSY;
 }
 
 /* Who waits for these pages was answered by no fill: he faults again. */
@@ -129,6 +145,9 @@ static void command_do(struct demand *demand, struct command *command)
 		break;
 	case COMMAND_OPEN:
 		command_open(demand, command);
+		break;
+	case COMMAND_CLOSE:
+		command->result = command_close(demand, command);
 		break;
 	case COMMAND_PREFETCH:
 		if (!background_prefetch(demand, command->memory, command->pages))

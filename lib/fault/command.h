@@ -15,12 +15,13 @@ struct memory;
 enum command_kind {
 	COMMAND_SHOW_VIEW, /* use @view from now on; the old one is free to go afterwards */
 	COMMAND_OPEN,	   /* @mapping was proved empty: serve it, and wake who waited */
-	COMMAND_PREFETCH,  /* fill @pages of @memory before other background work; -EBUSY if 64 wait
+	COMMAND_CLOSE, /* @mapping was unregistered: fill through others; -EBUSY while a message of it may be unread */
+	COMMAND_PREFETCH, /* fill @pages of @memory before other background work; -EBUSY if 64 wait
 			    */
-	COMMAND_DISCARD,   /* @pages read zero from now on */
-	COMMAND_WRITTEN,   /* the owner wrote @pages: present and dirty */
-	COMMAND_FINISH,	   /* fill everything, without rate limit */
-	COMMAND_KEEP,	   /* @pages exist already: present (populated=keep) */
+	COMMAND_DISCARD,  /* @pages read zero from now on */
+	COMMAND_WRITTEN,  /* the owner wrote @pages: present and dirty */
+	COMMAND_FINISH,	  /* fill everything, without rate limit */
+	COMMAND_KEEP,	  /* @pages exist already: present (populated=keep) */
 	COMMAND_VERDICT, /* @is_alone: nobody else maps @memory, its foreign page may be overwritten
 			  */
 	COMMAND_GRADUATE, /* @memory is about to be unregistered: the kernel is the truth now */

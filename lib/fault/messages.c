@@ -33,7 +33,7 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		/* A page that is removed only in part keeps its content in the rest. */
 		first = align_up(first, memory->page_bytes);
 		last = align_down(last, memory->page_bytes);
-		if (mapping->mapper != mapper || first >= last)
+		if (mapping->mapper != mapper || memory->is_forgotten || first >= last)
 			continue;
 		pages.first = mapping_page(mapping, (struct hva){ first });
 		pages.count = (last - first) / memory->page_bytes;
@@ -150,7 +150,7 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 		return;
 	}
 	if (!mapping->is_open)
-		return; /* COMMAND_OPEN wakes it */
+		return; /* COMMAND_OPEN wakes it, or who unregisters */
 	page = mapping_page(mapping, address);
 	demand_note(demand, FLIGHT_FAULT, mapping->memory, page, thread);
 	if (fault_on_poison(demand, mapping, page))

@@ -8,10 +8,11 @@
  *	arriving | nothing, or a registration of which	| absence proved -> open
  *		 | nobody was told			| refused -> free
  *	open	 | a registration, and pages of ours	| to be removed -> leaving
- *	leaving	 | a registration, whole or in part	| unregistered and woken -> free
+ *	leaving	 | a registration, whole or in part	| unregistered, heard out -> free
  *
  * A stage is written before the kernel is asked for what it allows. So what a successor finds arriving
- * or leaving it unregisters and wakes, and what is open it serves.
+ * or leaving it unregisters and wakes, and what is open it serves. To hear out is to apply every message that
+ * came before the end of the registration: discards count in all mappings of a memory.
  *
  * The ledger is foreign input: numbers and lengths that are read here are checked against each other
  * by whoever adopts (pager/adopt.c), not here.

@@ -173,6 +173,7 @@ static int count_mappings(struct adoption *adoption)
 			break;
 		adoption->n_mappings[mapping.mapper]++;
 		adoption->is_shown[mapping.memory] |= mapping.stage == MAPPING_OPEN;
+		adoption->n_memories = (uint32_t)max_u64(adoption->n_memories, mapping.memory + 1);
 	}
 	if (r == -ENOENT)
 		return 0;
@@ -412,13 +413,12 @@ static int adopt_memory(struct adoption *adoption, uint32_t id)
 int adopt_memories(struct adoption *adoption)
 {
 	struct memory_config config;
-	uint32_t n = 0;
+	uint32_t n = adoption->n_memories;
 	int r = 0;
 
 	for (uint32_t id = 0; id < MAX_MEMORIES; id++)
-		if (adoption->is_shown[id] ||
-		    memory_recorded(adoption->ledger, id, &config) != -ENOENT)
-			n = id + 1;
+		if (memory_recorded(adoption->ledger, id, &config) != -ENOENT)
+			n = (uint32_t)max_u64(n, id + 1);
 	for (uint32_t id = 0; r == 0 && id < n; id++)
 		r = adopt_memory(adoption, id);
 	return r;
@@ -428,13 +428,16 @@ int adopt_memories(struct adoption *adoption)
 
 static bool mapping_is_sound(const struct recorded_mapping *recorded, const struct memory *memory)
 {
-	return recorded->range.length_bytes &&
-	       is_aligned(recorded->range.start.v | recorded->range.length_bytes |
-				  recorded->offset_bytes,
-			  memory->page_bytes) &&
-	       recorded->range.start.v < ADDRESS_MAX &&
-	       recorded->range.length_bytes <= ADDRESS_MAX &&
-	       recorded->offset_bytes <= memory->length_bytes &&
+	if (!recorded->range.length_bytes ||
+	    !is_aligned(recorded->range.start.v | recorded->range.length_bytes |
+				recorded->offset_bytes,
+			memory->page_bytes) ||
+	    recorded->range.start.v >= ADDRESS_MAX || recorded->range.length_bytes > ADDRESS_MAX)
+		return false;
+	/* how long it was cannot be told any more */
+	if (memory->is_forgotten)
+		return recorded->range.length_bytes <= HALF_MAX_BYTES;
+	return recorded->offset_bytes <= memory->length_bytes &&
 	       recorded->range.length_bytes <= memory->length_bytes - recorded->offset_bytes;
 }
 
@@ -446,23 +449,26 @@ static int report_mapping(const struct adoption *adoption, const struct recorded
 	return -EBADMSG;
 }
 
-/* Return: 0, -EBADMSG, -ENOMEM. */
-static int adopt_open(struct adoption *adoption, const struct recorded_mapping *recorded)
+/*
+ * One that is arriving or leaving stays closed, and is taken out by the start: until then the view tells what a discard
+ * through it means. Return: 0, -EBADMSG, -ENOMEM.
+ */
+static int adopt_mapping(struct adoption *adoption, const struct recorded_mapping *recorded)
 {
 	struct guest *guest = adoption->paged->guest;
 	struct mapping mapping = {
+		.mapper = &guest->mappers[recorded->mapper],
+		.memory = guest->memories[recorded->memory],
 		.range = recorded->range,
 		.offset_bytes = recorded->offset_bytes,
-		.stage = MAPPING_OPEN,
+		.stage = recorded->stage,
 		.place = recorded->place,
-		.is_open = true,
+		.is_open = recorded->stage == MAPPING_OPEN,
 	};
 	struct guest_view *old;
 	struct mapping *added;
 	int r = GUEST_UNKNOWN;
 
-	mapping.mapper = &guest->mappers[recorded->mapper];
-	mapping.memory = guest->memories[recorded->memory];
 	if (mapping_is_sound(recorded, mapping.memory) &&
 	    !mapping_is_private_and_shown(guest->view, &mapping))
 		r = guest_add_mapping(guest, &mapping, &old, &added);
@@ -471,29 +477,10 @@ static int adopt_open(struct adoption *adoption, const struct recorded_mapping *
 	if (r > 0)
 		return report_mapping(adoption, recorded);
 	free(old);
-	return 0;
-}
-
-static int adopt_half(struct adoption *adoption, const struct recorded_mapping *recorded)
-{
-	struct ufd_pager_guest *paged = adoption->paged;
-	struct half *halves;
-
-	if (recorded->range.start.v >= ADDRESS_MAX || recorded->range.length_bytes > HALF_MAX_BYTES)
-		return report_mapping(adoption, recorded);
-	halves = reallocarray(paged->halves, paged->n_halves + 1, sizeof(*halves));
-	if (!halves)
-		return -ENOMEM;
-	paged->halves = halves;
-	halves[paged->n_halves++] = (struct half){
-		.mapper = &paged->guest->mappers[recorded->mapper],
-		.range = recorded->range,
-		.place = recorded->place,
-	};
-	adoption_report(adoption, "A mapping of process %d at %#llx was only half %s.",
-			paged->guest->mappers[recorded->mapper].pid,
-			(unsigned long long)recorded->range.start.v,
-			recorded->stage == MAPPING_LEAVING ? "removed" : "made");
+	if (!mapping.is_open)
+		adoption_report(adoption, "A mapping of process %d at %#llx was only half %s.",
+				mapping.mapper->pid, (unsigned long long)recorded->range.start.v,
+				recorded->stage == MAPPING_LEAVING ? "removed" : "made");
 	return 0;
 }
 
@@ -505,7 +492,6 @@ int adopt_mappings(struct adoption *adoption)
 
 	/* their ids were checked by count_mappings() and the records they stand for */
 	while (r == 0 && roster_next(adoption->ledger, &cursor, &recorded) == 0)
-		r = recorded.stage == MAPPING_OPEN ? adopt_open(adoption, &recorded)
-						   : adopt_half(adoption, &recorded);
+		r = adopt_mapping(adoption, &recorded);
 	return r;
 }

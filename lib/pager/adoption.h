@@ -29,6 +29,7 @@ struct adoption {
 	struct ufd_pager_adopt_opts opts;
 	bool *are_used;			  /* owned; which of the handles were looked at */
 	uint32_t n_mappings[MAX_MAPPERS]; /* recorded */
+	uint32_t n_memories;		  /* that mappings speak of: no id is as large */
 	bool is_shown[MAX_MEMORIES];	  /* by an open mapping */
 	bool is_nowhere; /* what was not found last surely is not there: -ENOENT of @opts.refetch */
 	int refused; /* why the last source was: -ESTALE, it has changed; -errno of our own needs; or 0 */

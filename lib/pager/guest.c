@@ -132,7 +132,6 @@ void paged_destroy(struct ufd_pager_guest *paged)
 		source_unref(paged->sources[i]);
 		free(paged->specs[i]);
 	}
-	free(paged->halves);
 	pthread_mutex_destroy(&paged->model_lock);
 	free(paged);
 }
@@ -154,7 +153,6 @@ EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *page
 	for (uint32_t i = 0; i < view->n_mappings; i++)
 		if (!view->mappings[i]->mapper->is_gone)
 			paged_unregister(view->mappings[i]);
-	paged_undo_halves(paged);
 	if (paged->pager->ledger_directory >= 0)
 		ledger_unlink(paged->guest->ledger, paged->pager->ledger_directory);
 	paged_destroy(paged);
@@ -253,9 +251,6 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 			return r;
 	}
 	pthread_mutex_lock(&paged->model_lock);
-	paged_undo_halves(paged);
-	if (was_started)
-		paged_forget_unmapped(paged);
 	paged_config(paged, &config);
 	/* before the first page is filled, which must not be undone any more */
 	paged->is_started = true;
@@ -269,6 +264,10 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 	if (r == 0)
 		/* pairs with acquire in paged_demand() */
 		atomic_store_explicit(&paged->demand, TAKE_PTR(demand), memory_order_release);
+	if (r == 0)
+		paged_undo_halves(paged); /* whose messages its thread reads */
+	if (r == 0 && was_started)
+		paged_forget_unmapped(paged);
 	if (r < 0) {
 		paged->is_started = was_started;
 		(void)keep_guest(paged);

@@ -256,23 +256,6 @@ void paged_forget_unmapped(struct ufd_pager_guest *paged)
 
 /* ---- mappings ---- */
 
-void paged_undo_halves(struct ufd_pager_guest *paged)
-{
-	struct guest *guest = paged->guest;
-
-	for (uint32_t i = 0; i < paged->n_halves; i++) {
-		const struct half *half = &paged->halves[i];
-		const struct mapping undone = { .mapper = half->mapper, .range = half->range };
-
-		if (!half->mapper->is_gone)
-			paged_unregister(&undone);
-		(void)roster_put(guest->ledger, guest->view, half->place);
-	}
-	free(paged->halves);
-	paged->halves = NULL;
-	paged->n_halves = 0;
-}
-
 /* Show the newest view to the demand thread, then free @old and, if given, what was taken out of
  * it. */
 static int view_show(struct ufd_pager_guest *paged, struct guest_view *old, struct mapping *removed)
@@ -292,7 +275,8 @@ static int view_show(struct ufd_pager_guest *paged, struct guest_view *old, stru
 	return r;
 }
 
-static void mapping_hide(struct ufd_pager_guest *paged, const struct mapping *mapping)
+/* Return: 0, -ENOMEM. */
+static int mapping_hide(struct ufd_pager_guest *paged, const struct mapping *mapping)
 {
 	struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
 	struct guest_view *old;
@@ -308,6 +292,7 @@ static void mapping_hide(struct ufd_pager_guest *paged, const struct mapping *ma
 	}
 	if (r == 0)
 		(void)view_show(paged, old, removed);
+	return r;
 }
 
 /* Return: 0, -ENOSPC. */
@@ -318,13 +303,75 @@ static int mapping_record(struct ufd_pager_guest *paged, struct mapping *mapping
 	return roster_put(paged->guest->ledger, paged->guest->view, mapping->place);
 }
 
-/* One that came to nothing; it is not registered. */
+/*
+ * Fill through others from now on. Return: 0; -EBUSY while a message about it may be unread. Before the start nobody
+ * reads.
+ */
+static int mapping_close(struct ufd_pager_guest *paged, struct mapping *mapping)
+{
+	struct command command = { .kind = COMMAND_CLOSE, .mapping = mapping };
+	struct timespec moment = { .tv_nsec = NSEC_PER_MSEC };
+	int r;
+
+	if (!paged_demand(paged)) {
+		mapping->is_open = false;
+		if (mapping->mapper->is_gone || !uffd_is_changing(mapping->mapper->uffd))
+			return 0;
+		return -EBUSY;
+	}
+	r = paged_command(paged, &command);
+	for (unsigned int tries = 0; r == -EBUSY && tries < 5000; tries++) {
+		nanosleep(&moment, NULL);
+		r = paged_command(paged, &command);
+	}
+	return r;
+}
+
+/*
+ * Unregister it, and take it out when no discard through it is unheard any more: in other mappings of its memory
+ * these pages are to read zero, too, and only the view tells which they are.
+ * Return: 0; -EBUSY, -ENOMEM: it stays in the view, closed, for paged_undo_halves().
+ */
+static int mapping_withdraw(struct ufd_pager_guest *paged, struct mapping *mapping)
+{
+	struct memory *memory = mapping->memory;
+	bool is_leaving = mapping->stage == MAPPING_LEAVING;
+	uint32_t place = mapping->place;
+	int r;
+
+	if (!mapping->mapper->is_gone)
+		paged_unregister(mapping);
+	r = mapping_close(paged, mapping);
+	if (r == 0)
+		r = mapping_hide(paged, mapping);
+	if (r < 0)
+		return r;
+	/* its memory first: of a mapping that is leaving no memory is asked */
+	if (is_leaving && !memory->n_mappings && !memory->is_forgotten)
+		memory_forget(paged, memory);
+	(void)roster_put(paged->guest->ledger, paged->guest->view, place); /* needs less room */
+	return 0;
+}
+
+/* One that came to nothing, and is not to be unregistered. */
 static void mapping_forget(struct ufd_pager_guest *paged, const struct mapping *mapping)
 {
 	uint32_t place = mapping->place;
 
-	mapping_hide(paged, mapping);
+	(void)mapping_hide(paged, mapping);
 	(void)roster_put(paged->guest->ledger, paged->guest->view, place); /* needs less room */
+}
+
+void paged_undo_halves(struct ufd_pager_guest *paged)
+{
+	uint32_t i = 0;
+
+	while (i < paged->guest->view->n_mappings) {
+		struct mapping *mapping = paged->guest->view->mappings[i];
+
+		if (mapping->stage == MAPPING_OPEN || mapping_withdraw(paged, mapping) < 0)
+			i++;
+	}
 }
 
 static int mapping_register(const struct mapping *mapping)
@@ -403,10 +450,12 @@ static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, ui
 	if (r == 0)
 		r = mapping_record(paged, mapping, MAPPING_OPEN);
 	if (r < 0) {
+		mapping->stage = MAPPING_ARRIVING; /* as it is recorded, whatever went wrong */
 		/* who ran before waits there, and would read zeros */
-		if (paged_demand(paged) || paged->opts.populated != UFD_POPULATED_KEEP)
-			paged_unregister(mapping);
-		mapping_forget(paged, mapping);
+		if (!paged_demand(paged) && paged->opts.populated == UFD_POPULATED_KEEP)
+			mapping_forget(paged, mapping);
+		else
+			(void)mapping_withdraw(paged, mapping);
 		return r;
 	}
 	mapping_open(paged, mapping);
@@ -444,28 +493,20 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 					  uint64_t address, uint64_t length)
 {
 	struct mapping *mapping;
-	struct memory *memory;
 	struct hva_range range = { { address }, length };
-	uint32_t place;
 
 	if (mapper >= paged->guest->n_mappers)
 		return -ENOENT;
 	pthread_mutex_lock(&paged->model_lock);
+	paged_undo_halves(paged);
 	mapping = guest_view_find(paged->guest->view, mapper, range.start);
 	if (!mapping || mapping->range.start.v != address ||
 	    mapping->range.length_bytes != length) {
 		pthread_mutex_unlock(&paged->model_lock);
 		return -ENOENT;
 	}
-	memory = mapping->memory;
-	place = mapping->place;
 	(void)mapping_record(paged, mapping, MAPPING_LEAVING); /* as long as it was */
-	paged_unregister(mapping);
-	mapping_hide(paged, mapping);
-	/* its memory first: of a mapping that is leaving no memory is asked */
-	if (!memory->n_mappings)
-		memory_forget(paged, memory);
-	(void)roster_put(paged->guest->ledger, paged->guest->view, place);
+	(void)mapping_withdraw(paged, mapping);
 	pthread_mutex_unlock(&paged->model_lock);
 	return 0;
 }

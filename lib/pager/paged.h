@@ -20,13 +20,6 @@
 /* A function of ufd/pager.h. */
 #define EXPORT __attribute__((visibility("default")))
 
-/* A mapping that is to be undone: registered perhaps, served by nobody. */
-struct half {
-	struct mapper *mapper;
-	struct hva_range range;
-	uint32_t place;
-};
-
 struct ufd_pager_guest {
 	struct ufd_pager *pager;
 	struct ufd_pager_guest *next; /* in pager->guests; under pager->lock */
@@ -37,8 +30,6 @@ struct ufd_pager_guest {
 
 	/* of one that was adopted */
 	char *specs[MAX_MEMORIES]; /* owned; of sources, as recorded */
-	struct half *halves;	   /* owned; what the former process left half made */
-	uint32_t n_halves;
 	bool is_adopted;
 	bool is_started; /* as recorded: a successor is to serve the guest */
 
@@ -79,7 +70,7 @@ struct ufd_pager {
 	bool has_bulk;
 	_Atomic bool must_stop;
 
-	struct memcg_tree groups; /* where limits of memory are found */
+	struct cgroup_tree groups; /* where limits of memory are found */
 
 	pthread_mutex_t lock;	/* the list and who uses its members */
 	pthread_cond_t changed; /* a guest completed, ended, or lost its last user */
@@ -100,9 +91,12 @@ int paged_command(struct ufd_pager_guest *paged, struct command *command);
 /* Unregister a mapping in steps that leave the process's address space lock free in between. */
 void paged_unregister(const struct mapping *mapping);
 
-/* Unregister what was left half made. Holding model_lock. */
+/*
+ * Take out what was left half made or half removed: by a former process, or by us while its process was in the
+ * middle of a discard. Holding model_lock.
+ */
 void paged_undo_halves(struct ufd_pager_guest *paged);
-/* Before the start of one that was adopted: what came to no mapping can be declared anew. The same. */
+/* With the start of one that was adopted: what came to no mapping can be declared anew. The same. */
 void paged_forget_unmapped(struct ufd_pager_guest *paged);
 
 /* Another mapping shows pages of an anonymous or private memory already that this one would show. */

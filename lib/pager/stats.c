@@ -106,6 +106,15 @@ EXPORT int ufd_pager_memory_stats(struct ufd_pager_guest *paged, uint32_t id,
 	return stats_hand_over(ret, &stats, sizeof(stats));
 }
 
+/* The others are known to nobody: they came to nothing, or are gone. */
+static const struct mapping *find_open(const struct guest_view *view, uint32_t index)
+{
+	for (uint32_t i = 0; i < view->n_mappings; i++)
+		if (view->mappings[i]->stage == MAPPING_OPEN && index-- == 0)
+			return view->mappings[i];
+	return NULL;
+}
+
 EXPORT int ufd_pager_mapping_info(struct ufd_pager_guest *paged, uint32_t index,
 				  struct ufd_mapping_info *ret)
 {
@@ -113,11 +122,11 @@ EXPORT int ufd_pager_mapping_info(struct ufd_pager_guest *paged, uint32_t index,
 	const struct mapping *mapping;
 
 	pthread_mutex_lock(&paged->model_lock);
-	if (index >= paged->guest->view->n_mappings) {
+	mapping = find_open(paged->guest->view, index);
+	if (!mapping) {
 		pthread_mutex_unlock(&paged->model_lock);
 		return -ENOENT;
 	}
-	mapping = paged->guest->view->mappings[index];
 	info.address = mapping->range.start.v;
 	info.length = mapping->range.length_bytes;
 	info.offset = mapping->offset_bytes;

@@ -51,19 +51,26 @@ static void act_run_thread(void)
 	thread_run(any_thread());
 }
 
-static void act_discard(void)
+/* By any thread of the process that has nothing else to do. */
+static void discard(struct area *area, struct page_range pages, bool is_remove)
 {
 	struct thread *thread = any_thread();
-	struct area *area = any_area();
-	struct page_range pages;
 
-	if (!area || thread->state != THREAD_IDLE || thread->process != area->process)
+	if (thread->state != THREAD_IDLE || thread->process != area->process)
 		return;
-	pages = any_pages(area->n_pages, chance_below(4) ? 4 : 40);
 	for (uint64_t i = pages.first; i < pages.first + pages.count; i++)
 		if (!area->is_mapped[i])
 			return;
-	thread_discard(thread, area, pages, memory_is_shared(area_memory(area)) && chance_below(2));
+	thread_discard(thread, area, pages, is_remove);
+}
+
+static void act_discard(void)
+{
+	struct area *area = any_area();
+
+	if (area)
+		discard(area, any_pages(area->n_pages, chance_below(4) ? 4 : 40),
+			memory_is_shared(area_memory(area)) && chance_below(2));
 }
 
 /* A signal: in user mode the access begins anew, in the kernel the message comes again and again. */
@@ -334,6 +341,26 @@ static void act_truncate(void)
 	memory->file.n_pages = n_pages;
 }
 
+void chaos_unplug(struct area *area)
+{
+	area->is_leaving = !engine_hide_area(area);
+	if (!area->is_leaving)
+		trace("area %llu is gone", (uint64_t)(area - world.areas), 0, 0, 0);
+}
+
+/* On behalf of others who show the memory: of a page that would be filled in time, if there is one. */
+static void discard_last(struct area *area)
+{
+	uint64_t first = chance_below(area->n_pages), page = first;
+
+	for (uint64_t i = 0; i < area->n_pages; i++) {
+		page = (first + i) % area->n_pages;
+		if (engine_page_state(area_memory(area), area->first_page + page) == PAGE_ABSENT)
+			break;
+	}
+	discard(area, (struct page_range){ page, 1 }, true);
+}
+
 /* Hot-unplug, and plugging in again. */
 static void act_plug(void)
 {
@@ -343,10 +370,12 @@ static void act_plug(void)
 	    !world.processes[area->process].is_alive ||
 	    !world.processes[area->process].is_registered)
 		return;
-	/* nobody unmaps what he is discarding */
-	for (unsigned int i = 0; i < world.n_threads; i++)
-		if (world.threads[i].area == area && world.threads[i].state >= THREAD_EVENT_UNREAD)
-			return;
+	if (area->is_leaving) {
+		chaos_unplug(area);
+		return;
+	}
+	if (area->is_shown && chance_below(2))
+		discard_last(area);
 	trace(area->is_shown ? "area %llu goes" : "area %llu comes", (uint64_t)(area - world.areas),
 	      0, 0, 0);
 	for (uint64_t i = 0; i < area->n_pages; i++) {
@@ -359,9 +388,11 @@ static void act_plug(void)
 		area->vma[i] = 0;
 	}
 	if (area->is_shown) {
-		engine_hide_area(area);
+		/* others may be in the middle of a discard there: it goes on, by the file */
+		area->is_leaving = true;
 		uffd_wake_threads(area->process, area->start.v,
 				  area->n_pages * area_memory(area)->page_bytes);
+		chaos_unplug(area);
 		return;
 	}
 	area->is_open = false;
@@ -375,7 +406,7 @@ static void act_open(void)
 {
 	struct area *area = any_area();
 
-	if (area && !area->is_open)
+	if (area && !area->is_open && !area->is_leaving)
 		engine_open_area(area);
 }
 
@@ -480,30 +511,18 @@ static const struct {
 	void (*act)(void);
 	unsigned int weight;
 } acts[] = {
-	{ act_engine, 320 },
-	{ act_run_thread, 330 },
-	{ act_source, 70 },
-	{ act_chore, 40 },
-	{ act_discard, 30 },
-	{ act_swap_out, 30 },
-	{ act_signal, 15 },
-	{ act_punch, 12 },
-	{ act_announce, 8 },
-	{ act_foreign_touch, 20 },
-	{ act_foreign_mapping, 4 },
-	{ act_break, 6 },
-	{ act_owner_writes, 14 },
-	{ act_owner_fills, 150 },
-	{ act_owner_prefills, 20 },
-	{ act_split, 4 },
-	{ act_unmap, 3 },
-	{ act_truncate, 3 },
-	{ act_plug, 4 },
-	{ act_open, 6 },
-	{ act_machine, 12 },
-	{ act_crash, 24 },
-	{ act_command, 8 },
-	{ act_track, 12 },
+	{ act_engine, 320 },	    { act_run_thread, 330 },
+	{ act_source, 70 },	    { act_chore, 40 },
+	{ act_discard, 30 },	    { act_swap_out, 30 },
+	{ act_signal, 15 },	    { act_punch, 12 },
+	{ act_announce, 8 },	    { act_foreign_touch, 20 },
+	{ act_foreign_mapping, 4 }, { act_break, 6 },
+	{ act_owner_writes, 14 },   { act_owner_fills, 150 },
+	{ act_owner_prefills, 20 }, { act_split, 4 },
+	{ act_unmap, 3 },	    { act_truncate, 3 },
+	{ act_plug, 12 },	    { act_open, 6 },
+	{ act_machine, 12 },	    { act_crash, 24 },
+	{ act_command, 8 },	    { act_track, 12 },
 };
 
 void chaos_step(void)

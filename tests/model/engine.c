@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The data plane under test: built, driven a round at a time, thrown away, adopted by a new one. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,10 +275,22 @@ void engine_show_area(struct area *area)
 	free(old);
 }
 
-void engine_hide_area(struct area *area)
+bool engine_hide_area(struct area *area)
 {
+	struct command command = { .kind = COMMAND_CLOSE, .mapping = area->mapping };
+
+	area->is_open = false; /* for a successor, too */
+	world.n_kernel_calls = 0;
+	(void)demand_command(demand, &command);
+	if (world.is_frozen) {
+		engine_recover();
+		return false;
+	}
+	if (command.result == -EBUSY)
+		return false;
 	area->is_shown = false;
 	free_mapping(area);
+	return true;
 }
 
 void engine_open_area(struct area *area)

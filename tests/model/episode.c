@@ -220,7 +220,8 @@ static void mend(void)
 		engine_recover();
 	}
 	for (unsigned int i = 0; i < N_AREAS; i++)
-		if (world.areas[i].is_shown && !world.areas[i].is_open)
+		if (world.areas[i].is_shown && !world.areas[i].is_open &&
+		    !world.areas[i].is_leaving)
 			engine_open_area(&world.areas[i]);
 }
 
@@ -232,10 +233,21 @@ static bool is_anybody_busy(void)
 	return false;
 }
 
+static bool is_area_leaving(void)
+{
+	for (unsigned int i = 0; i < N_AREAS; i++)
+		if (world.areas[i].is_leaving)
+			return true;
+	return false;
+}
+
 /* Everybody goes on until he has what he waits for. */
 static void settle(void)
 {
-	for (unsigned int turn = 0; is_anybody_busy(); turn++) {
+	for (unsigned int turn = 0; is_anybody_busy() || is_area_leaving(); turn++) {
+		for (unsigned int i = 0; i < N_AREAS; i++)
+			if (world.areas[i].is_leaving)
+				chaos_unplug(&world.areas[i]);
 		for (unsigned int i = 0; i < world.n_threads; i++) {
 			world.threads[i].n_storm = 0;
 			if (world.threads[i].state != THREAD_IDLE)

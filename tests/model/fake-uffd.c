@@ -400,6 +400,13 @@ int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned i
 	return 0;
 }
 
+bool uffd_is_changing(int fd)
+{
+	if (enter())
+		return false;
+	return world.processes[process_of(fd)].n_changing || chance_one_in(50);
+}
+
 int uffd_make_nonblocking(int fd)
 {
 	return 0;

@@ -55,6 +55,8 @@ MUTATIONS = {
 ''', '''		put_recover(demand);
 ''')]),
     'doubt-forgotten': ('put.c', [('if (!put_is_in_doubt(demand, memory, page))', 'if (true)')]),
+    'unplugged-unheard': ('command.c', [(
+        'if (mapper->is_gone || !uffd_is_changing(mapper->uffd))', 'if (true)')]),
     'owner-writes-unheard': ('command.c', [('''	if (n)
 		command_wake(demand, command);
 ''', '')]),

@@ -110,7 +110,8 @@ void engine_command(unsigned int kind, struct model_memory *memory, struct page_
 /* Answer one question of the engine. Return: false if there was none. */
 bool engine_answer_chore(void);
 void engine_show_area(struct area *area);
-void engine_hide_area(struct area *area);
+/* Of one that is leaving. Return: false if it is too early. */
+bool engine_hide_area(struct area *area);
 void engine_open_area(struct area *area);
 void engine_track(struct model_memory *memory);
 bool engine_has_ended(void);
@@ -144,6 +145,8 @@ unsigned int coverage_report(uint64_t n_wanted);
 
 /* One thing happens: to the guest, the engine, or the machine. */
 void chaos_step(void);
+/* Take out an area that is leaving, if the engine lets it go already. */
+void chaos_unplug(struct area *area);
 /* Arm a tracker on it, if nothing stands against it. */
 void chaos_track(struct model_memory *memory);
 /* Forget announcements of a former episode. */

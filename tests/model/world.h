@@ -82,6 +82,7 @@ struct area {
 	bool is_used;
 	bool is_shown; /* in the engine's view */
 	bool is_open;
+	bool is_leaving; /* unregistered; shown until no message of it can come any more */
 	bool is_private; /* not the file's pages */
 	bool is_armed;	 /* a tracker is: registered for write-protection, all protected */
 	unsigned int process;

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "guest/ledger.h"
+#include "guest/roster.h"
 #include "support/unit.h"
 
 static void on_event(struct ufd_pager_guest *guest, const struct ufd_event *event, void *userdata)
@@ -163,4 +165,19 @@ void left_lose(struct left *left, uint32_t kind, uint32_t id)
 
 	close(handle->fd);
 	*handle = left->kept.handles[--left->kept.n_handles];
+}
+
+/* The stage is in the two lowest bits of a mapping's first word of three. */
+void left_set_stage(struct left *left, uint32_t place, unsigned int stage)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	uint64_t words[3 * ROSTER_CHUNK];
+	size_t n_bytes;
+
+	ck_assert_int_eq(ledger_adopt(&ledger, left->kept.ledger), 0);
+	ck_assert_int_eq(
+		ledger_copy_record(ledger, LEDGER_MAPPING, 0, words, sizeof(words), &n_bytes), 0);
+	ck_assert_uint_lt(3 * place * sizeof(words[0]), n_bytes);
+	words[3 * place] = (words[3 * place] & ~UINT64_C(3)) | stage;
+	ck_assert_int_eq(ledger_put_record(ledger, LEDGER_MAPPING, 0, words, n_bytes), 0);
 }

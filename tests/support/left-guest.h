@@ -49,3 +49,6 @@ void left_must_serve(struct left *left);
 struct ufd_handle *left_handle(struct left *left, uint32_t kind, uint32_t id);
 /* Take it out of what was kept. */
 void left_lose(struct left *left, uint32_t kind, uint32_t id);
+
+/* Change how far a mapping has come, as the ledger says (one of the first 32). @stage: enum mapping_stage. */
+void left_set_stage(struct left *left, uint32_t place, unsigned int stage);

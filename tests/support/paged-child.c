@@ -20,7 +20,7 @@
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 
-enum order_kind { ORDER_CHECK, ORDER_CHURN, ORDER_ADVISE, ORDER_PEEK, ORDER_POKE };
+enum order_kind { ORDER_CHECK, ORDER_CHURN, ORDER_ADVISE, ORDER_PEEK, ORDER_POKE, ORDER_MAP };
 
 struct order {
 	enum order_kind kind;
@@ -247,7 +247,7 @@ static void child_say_hello(int socket, struct hello *hello, int uffd, int memfd
 		_exit(1);
 }
 
-static void child_obey(int socket, const struct hello *memory, uint64_t length)
+static void child_obey(int socket, const struct hello *memory, uint64_t length, int memfd)
 {
 	struct order order;
 
@@ -271,6 +271,10 @@ static void child_obey(int socket, const struct hello *memory, uint64_t length)
 		case ORDER_POKE:
 			*word = order.value;
 			break;
+		case ORDER_MAP:
+			answer = (uint64_t)mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED,
+						memfd, 0);
+			break;
 		}
 		if (write(socket, &answer, sizeof(answer)) < 0)
 			_exit(1);
@@ -289,7 +293,7 @@ static _Noreturn void child_main(int socket, enum child_memory kind, uint64_t le
 	if (hello.error == 0)
 		hello.error = child_map(kind, length, &hello, &memfd);
 	child_say_hello(socket, &hello, uffd, memfd);
-	child_obey(socket, &hello, length);
+	child_obey(socket, &hello, length, memfd);
 	_exit(0);
 }
 
@@ -381,14 +385,20 @@ void child_check(const struct paged_child *child, unsigned int n_threads, enum c
 	*ret_wrong = child_result(child);
 }
 
-void child_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
-		  int advice)
+void child_begin_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
+			int advice)
 {
 	struct order order = {
 		.kind = ORDER_ADVISE, .first = first_page, .count = n_pages, .advice = advice
 	};
 
 	child_order(child, &order);
+}
+
+void child_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
+		  int advice)
+{
+	child_begin_advise(child, first_page, n_pages, advice);
 	if (child_result(child))
 		abort();
 }
@@ -407,6 +417,18 @@ void child_poke(const struct paged_child *child, uint64_t page, uint64_t word)
 
 	child_order(child, &order);
 	(void)child_result(child);
+}
+
+uint64_t child_map_again(const struct paged_child *child)
+{
+	struct order order = { .kind = ORDER_MAP };
+	uint64_t address;
+
+	child_order(child, &order);
+	address = child_result(child);
+	if (address == (uint64_t)MAP_FAILED)
+		abort();
+	return address;
 }
 
 void child_stop(struct paged_child *child)

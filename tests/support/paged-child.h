@@ -49,6 +49,15 @@ void child_begin_churn(const struct paged_child *child, unsigned int n_threads, 
 /* madvise() of pages in the child; @advice as there. */
 void child_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
 		  int advice);
+/* Begin it without waiting; then child_result(), which is 0 or an errno. */
+void child_begin_advise(const struct paged_child *child, uint64_t first_page, uint64_t n_pages,
+			int advice);
+
+/*
+ * Another mapping of the child's whole memfd. Return: its address. Its pages may be named like others, by their
+ * distance from the first mapping: (address - child->address) / child->page_bytes, which may wrap.
+ */
+uint64_t child_map_again(const struct paged_child *child);
 
 /* The first word of a page, read by the child. */
 uint64_t child_peek(const struct paged_child *child, uint64_t page);

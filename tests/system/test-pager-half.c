@@ -7,8 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
-#include "guest/ledger.h"
 #include "support/left-guest.h"
 #include "support/unit.h"
 
@@ -139,20 +137,6 @@ START_TEST(one_that_is_not_served_and_has_no_handles_any_more_is_over)
 }
 END_TEST
 
-/* The stage is in the two lowest bits of a mapping's first word. */
-static void set_stage(struct left *left, unsigned int stage)
-{
-	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
-	uint64_t words[3 * 32];
-	size_t n_bytes;
-
-	ck_assert_int_eq(ledger_adopt(&ledger, left->kept.ledger), 0);
-	ck_assert_int_eq(
-		ledger_copy_record(ledger, LEDGER_MAPPING, 0, words, sizeof(words), &n_bytes), 0);
-	words[0] = (words[0] & ~UINT64_C(3)) | stage;
-	ck_assert_int_eq(ledger_put_record(ledger, LEDGER_MAPPING, 0, words, n_bytes), 0);
-}
-
 static const struct {
 	unsigned int stage;
 	const char *report;
@@ -168,7 +152,7 @@ START_TEST(a_mapping_half_made_is_unregistered_and_its_memory_forgotten)
 	int was_started;
 
 	leave_served(&left, CHILD_SHMEM);
-	set_stage(&left, halves[_i].stage);
+	left_set_stage(&left, 0, halves[_i].stage);
 	ck_assert_int_eq(left_adopt(&left, &was_started), 0);
 	ck_assert_ptr_nonnull(strstr(left.reports, halves[_i].report));
 	ck_assert_int_eq(ufd_pager_guest_start(left.guest), 0);

@@ -216,6 +216,7 @@ START_TEST(an_unread_discard_holds_up_fills_until_it_is_read)
 
 	ck_assert_int_eq(copy_page(&target, 1, 0), UFFD_CHANGING);
 	ck_assert_int_eq(uffd_write_protect(target.uffd, target.memory, true), UFFD_CHANGING);
+	ck_assert(uffd_is_changing(target.uffd));
 	if (target.memfd >= 0)
 		ck_assert_int_eq(uffd_continue(target.uffd, target.memory, 0, &done),
 				 UFFD_CHANGING);
@@ -227,6 +228,39 @@ START_TEST(an_unread_discard_holds_up_fills_until_it_is_read)
 	ck_assert_uint_eq(message.arg.remove.end, target.memory.start.v + target.page_bytes);
 	ck_assert_uint_eq(target_answer(&target), 0);
 	ck_assert_int_eq(copy_when_settled(&target, 1), 0);
+}
+END_TEST
+
+/*
+ * The discard may begin before the registration ends, or after it, or never be heard. But if its message comes, it
+ * does so while the address space is changing: who sees that it is not, has nothing left to read.
+ */
+START_TEST(no_message_of_a_range_comes_after_it_was_left_and_nothing_changes)
+{
+	_cleanup_(target_done) struct target target;
+	struct uffd_msg message;
+	unsigned int n_heard = 0, n = 9;
+
+	if (!(features_get()->uffd & UFFD_FEATURE_EVENT_REMOVE))
+		unit_skip("no UFFD_FEATURE_EVENT_REMOVE");
+	target_start(&target, kinds[_i], 2, UFFD_FEATURE_EVENT_REMOVE);
+	for (unsigned int i = 0; i < 200 || !n_heard; i++) {
+		target_register(&target);
+		ck_assert(!uffd_is_changing(target.uffd));
+		target_ask(&target, target_discard, target_page(&target, 0), target.page_bytes);
+		for (unsigned int k = 0; k < i; k++)
+			sched_yield(); /* from too early to too late */
+		ck_assert_int_eq(uffd_unregister(target.uffd, target.memory), 0);
+		while (uffd_is_changing(target.uffd)) {
+			ck_assert_int_eq(uffd_read(target.uffd, &message, 1, &n), 0);
+			n_heard += n;
+		}
+		ck_assert_int_eq(uffd_read(target.uffd, &message, 1, &n), 0);
+		ck_assert_uint_eq(n, 0);
+		ck_assert_uint_eq(target_answer(&target), 0);
+		ck_assert_int_eq(uffd_read(target.uffd, &message, 1, &n), 0);
+		ck_assert_uint_eq(n, 0);
+	}
 }
 END_TEST
 
@@ -243,6 +277,9 @@ int main(void)
 			UNIT_TABLE(leaving_a_range_wakes_all_who_wait_there, waits),
 			UNIT_TABLE(unprotecting_wakes_and_a_range_without_wp_is_unmapped, kinds),
 			UNIT_TABLE(an_unread_discard_holds_up_fills_until_it_is_read, kinds),
+			UNIT_TABLE(
+				no_message_of_a_range_comes_after_it_was_left_and_nothing_changes,
+				kinds),
 			{},
 		});
 }
