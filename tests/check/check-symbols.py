@@ -8,10 +8,10 @@ import subprocess
 
 from tree import Finding, Skip, main, without_comments, line_of
 
-# library below the build directory, its header, its man page
+# library below the build directory, its headers, its man page
 LIBRARIES = [
-    ('libufd.so', 'include/ufd/ufd.h', 'docs/man/libufd.3.scd'),
-    ('libufd-pager.so', 'include/ufd/pager.h', 'docs/man/libufd-pager.3.scd'),
+    ('libufd.so', ['include/ufd/ufd.h'], 'docs/man/libufd.3.scd'),
+    ('libufd-pager.so', ['include/ufd/pager.h', 'include/ufd/pager-dirty.h'], 'docs/man/libufd-pager.3.scd'),
 ]
 CALL = re.compile(r'\b(ufd_[a-z0-9_]+)\s*\(')
 
@@ -50,17 +50,19 @@ def documented(tree, page):
     return names
 
 
-def check_library(tree, library, header, page):
-    prototypes, exports = declared(tree, header), exported(library)
+def check_library(tree, library, headers, page):
+    prototypes = {name: (header, line) for header in headers if tree.has(header)
+                  for name, line in declared(tree, header).items()}
+    exports = exported(library)
     name = os.path.basename(library)
     for symbol in sorted(set(prototypes) - exports):
-        yield Finding(header, prototypes[symbol], f'{symbol}() is not exported by {name}',
+        yield Finding(*prototypes[symbol], f'{symbol}() is not exported by {name}',
                       'add it to the symbol map, or write it')
     for symbol in sorted(exports - set(prototypes)):
-        yield Finding(header, 1, f'{name} exports {symbol}, which no prototype declares',
+        yield Finding(headers[0], 1, f'{name} exports {symbol}, which no prototype declares',
                       'declare it, or keep it out of the symbol map')
     if not tree.has(page):
-        yield Finding(page, 1, f'{header} has no man page', 'write it')
+        yield Finding(page, 1, f'{headers[0]} has no man page', 'write it')
         return
     pages = documented(tree, page)
     for symbol in sorted(set(prototypes) - set(pages)):
@@ -85,14 +87,14 @@ def find_library(tree, name):
 
 
 def check(tree):
-    for name, header, page in LIBRARIES:
+    for name, headers, page in LIBRARIES:
         library = find_library(tree, name)
-        if not tree.has(header):
-            yield Finding(header, 1, f'{name} has no header', 'write it')
+        if not tree.has(headers[0]):
+            yield Finding(headers[0], 1, f'{name} has no header', 'write it')
         elif not library:
-            yield Finding(header, 1, f'{name} is not built', 'build it in lib/')
+            yield Finding(headers[0], 1, f'{name} is not built', 'build it in lib/')
         else:
-            yield from check_library(tree, library, header, page)
+            yield from check_library(tree, library, headers, page)
 
 
 if __name__ == '__main__':
