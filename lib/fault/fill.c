@@ -21,7 +21,7 @@
 
 unsigned int fill_flags(const struct memory *memory)
 {
-	return memory->dirty ? UFFD_FILL_WP : 0;
+	return memory_is_tracked(memory) ? UFFD_FILL_WP : 0;
 }
 
 struct hva_range fill_range(const struct mapping *mapping, struct page_range pages)

@@ -18,7 +18,8 @@
  * file. */
 static bool fill_may_zeropage(const struct memory *memory)
 {
-	return !memory->dirty && (memory->kind == BACKING_ANON || memory->kind == BACKING_SHMEM);
+	return !memory_is_tracked(memory) &&
+	       (memory->kind == BACKING_ANON || memory->kind == BACKING_SHMEM);
 }
 
 int fill_zeros(struct demand *demand, struct mapping *mapping, struct page_range pages,

@@ -130,7 +130,7 @@ void stall_put_poison(struct demand *demand, struct mapping *mapping, uint64_t p
 	uint64_t done = 0;
 
 	if (uffd_poison(mapping->mapper->uffd, range, &done) == UFFD_PRESENT &&
-	    mapping->memory->dirty) {
+	    memory_is_tracked(mapping->memory)) {
 		/* a write-protect marker keeps poison out until it is cleared */
 		memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
 		if (uffd_write_protect(mapping->mapper->uffd, range, false) == 0)

@@ -186,5 +186,9 @@ enum ledger_tag {
 	LEDGER_MAPPING = 4,
 	LEDGER_POISON = 5,
 	LEDGER_SOURCE = 6, /* of the memory with this id: SPEC, and which file it was */
-	LEDGER_OWN = 64,   /* and 15 more: the embedder's */
+	LEDGER_TRACKED =
+		7, /* of the memory with this id: what its file looked like at the last look */
+	LEDGER_CONSUMER = 8, /* who wants to know what was written, by slot */
+	LEDGER_DIRTY = 9,    /* of the consumer with this id: where its maps lie */
+	LEDGER_OWN = 64,     /* and 15 more: the embedder's */
 };

@@ -292,19 +292,46 @@ struct memory *memory_free(struct memory *memory)
 
 void memory_mark_dirty(struct memory *memory, struct page_range pages)
 {
-	uint64_t end = pages.first + pages.count;
+	dirty_maps_mark(&memory->dirty, pages);
+}
 
-	if (!memory->dirty)
-		return;
-	for (uint64_t page = pages.first; page < end; page = align_down(page, 64) + 64) {
-		uint64_t bits = UINT64_MAX << page % 64;
+int memory_track(struct memory *memory, struct ledger *ledger, uint32_t slot)
+{
+	uint64_t n_pages = memory_n_pages(memory), offset;
+	void *area;
+	int r = ledger_add_area(ledger, dirty_map_bytes(n_pages), &offset, &area);
 
-		if (end < align_down(page, 64) + 64)
-			bits &= (UINT64_C(1) << end % 64) - 1;
-		/* pairs with the acquire of whoever takes the map: the bit is there before the
-		 * guest may write on */
-		atomic_fetch_or_explicit(&memory->dirty[page / 64], bits, memory_order_release);
-	}
+	if (r < 0)
+		return r;
+	dirty_maps_arm(&memory->dirty, slot, area, offset, n_pages);
+	return 0;
+}
+
+int memory_track_again(struct memory *memory, struct ledger *ledger, uint32_t slot,
+		       uint64_t area_offset)
+{
+	uint64_t n_pages = memory_n_pages(memory);
+	void *area;
+	int r = ledger_map_area(ledger, area_offset, dirty_map_bytes(n_pages), &area);
+
+	if (r)
+		return r;
+	dirty_maps_arm(&memory->dirty, slot, area, area_offset, n_pages);
+	return 0;
+}
+
+void memory_untrack(struct memory *memory, uint32_t slot)
+{
+	dirty_maps_disarm(&memory->dirty, slot);
+}
+
+void memory_drop_maps(struct memory *memory, struct ledger *ledger, uint32_t slot)
+{
+	struct dirty_map *map = &memory->dirty.maps[slot];
+
+	if (map->pending)
+		ledger_drop_area(ledger, map->area_offset);
+	*map = (struct dirty_map){};
 }
 
 bool memory_add_poisoned(struct memory *memory, struct ledger *ledger, uint64_t page)

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/units.h"
+#include "guest/dirty-map.h"
 #include "guest/ledger.h"
 #include "guest/page-state.h"
 #include "kernel/backing.h"
@@ -34,7 +35,7 @@ struct memory {
 	struct page_states states;  /* in the ledger */
 	_Atomic uint64_t n_absent;  /* absent or filling pages; relaxed, by demand */
 	_Atomic uint64_t n_stalled; /* pages that wait for bytes that cannot be had */
-	_Atomic uint64_t *dirty; /* one bit a page while a tracker is armed, else NULL; borrowed */
+	struct dirty_maps dirty;    /* of those who track it */
 	_Atomic uint32_t n_mappings;
 	_Atomic bool is_forgotten; /* its last mapping is gone; another may take its id */
 	struct memory *next_forgotten;
@@ -104,8 +105,26 @@ static inline uint64_t memory_n_pages(const struct memory *memory)
 	return memory->states.n_pages;
 }
 
-/* Note a page in the dirty map, if a tracker is armed. Context: demand. */
+/* Somebody wants to know what is written: fills are write-protected. Context: any. */
+static inline bool memory_is_tracked(const struct memory *memory)
+{
+	return __atomic_load_n((const uint32_t *)&memory->dirty.armed, __ATOMIC_ACQUIRE) != 0;
+}
+
+/*
+ * Note pages as written, for all who track the memory: before the guest may write on. Context: any;
+ * does not block.
+ */
 void memory_mark_dirty(struct memory *memory, struct page_range pages);
+
+/* Maps for consumer @slot in the ledger, all clean. Context: not demand. Return: 0, -ENOSPC, -errno. */
+int memory_track(struct memory *memory, struct ledger *ledger, uint32_t slot);
+/* Those of a former process. Return: 0, LEDGER_DAMAGED, -errno. */
+int memory_track_again(struct memory *memory, struct ledger *ledger, uint32_t slot,
+		       uint64_t area_offset);
+/* The caller sees to it that nobody marks pages there any more before the maps go. */
+void memory_untrack(struct memory *memory, uint32_t slot);
+void memory_drop_maps(struct memory *memory, struct ledger *ledger, uint32_t slot);
 
 /*
  * The poison list, also in the ledger. Context: demand.

@@ -49,7 +49,8 @@ static void add_memory(struct model_memory *memory, bool is_new)
 	if (r || guest_add_memory(guest, memory->memory))
 		model_fail("memory %u was refused: %d", id, r);
 	memory->file.fd_of_memory = memory->memory->backing;
-	memory->memory->dirty = memory->is_tracked ? memory->dirty : NULL;
+	if (memory->is_tracked)
+		engine_track(memory);
 }
 
 /* Return: the view before, which the engine may still use. */
@@ -352,7 +353,7 @@ bool engine_is_in_doubt(const struct model_memory *memory, uint64_t page)
 
 void engine_track(struct model_memory *memory)
 {
-	memory->memory->dirty = memory->dirty;
+	dirty_maps_arm(&memory->memory->dirty, 0, memory->dirty, 0, memory_n_pages(memory->memory));
 }
 
 /* Every page that is filling belongs to exactly one slot. */

@@ -12,7 +12,7 @@ MUTATIONS = {
 	return true;''',
         '''	fill_present(demand, memory, (struct page_range){ page, 1 });
 	return true;''')]),
-    'wp-lost': ('fill.c', [('return memory->dirty ? UFFD_FILL_WP : 0;', 'return 0;')]),
+    'wp-lost': ('fill.c', [('return memory_is_tracked(memory) ? UFFD_FILL_WP : 0;', 'return 0;')]),
     'dirty-after-unprotect': ('messages.c', [(
         '''	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
 	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);''',

@@ -366,15 +366,32 @@ START_TEST(dirty_bits_cover_the_range_and_no_more)
 {
 	_cleanup_(memory_freep) struct memory *memory = NULL;
 	struct memory_config config = anon_config(192);
-	_Atomic uint64_t words[3] = {};
+	uint64_t offset;
 
 	make_ledger();
 	ck_assert_int_eq(memory_new(&memory, 0, &config, ledger), 0);
 	memory_mark_dirty(memory, dirty[_i].pages); /* no tracker: nothing happens */
-	memory->dirty = words;
+	ck_assert(!memory_is_tracked(memory));
+	ck_assert_int_eq(memory_track(memory, ledger, 0), 0);
+	ck_assert_int_eq(memory_track(memory, ledger, 5), 0);
+	ck_assert(memory_is_tracked(memory));
 	memory_mark_dirty(memory, dirty[_i].pages);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(memory->dirty.maps[0].pending[i], dirty[_i].words[i]);
+		ck_assert_uint_eq(memory->dirty.maps[5].pending[i], dirty[_i].words[i]);
+		ck_assert_uint_eq(memory->dirty.maps[5].unacked[i], 0);
+	}
+	/* a successor finds them, and they go */
+	offset = memory->dirty.maps[5].area_offset;
+	memory_untrack(memory, 0);
+	memory_untrack(memory, 5);
+	ck_assert(!memory_is_tracked(memory));
+	ck_assert_int_eq(memory_track_again(memory, ledger, 1, offset), 0);
 	for (int i = 0; i < 3; i++)
-		ck_assert_uint_eq(words[i], dirty[_i].words[i]);
+		ck_assert_uint_eq(memory->dirty.maps[1].pending[i], dirty[_i].words[i]);
+	ck_assert_int_eq(memory_track_again(memory, ledger, 2, offset + 1), LEDGER_DAMAGED);
+	memory_drop_maps(memory, ledger, 5);
+	ck_assert_uint_eq(memory->dirty.maps[1].pending[0], 0);
 	ledger_free(ledger);
 }
 END_TEST
