@@ -20,6 +20,8 @@
 #include <assert.h>
 #include <stdint.h>
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structs are read as they lie on disk");
+
 #define IMAGE_MAGIC	   "ufdimage"
 #define IMAGE_FOOTER_MAGIC "ufdi.end"
 #define IMAGE_MARK_MAGIC   "ufdi.way"
@@ -28,7 +30,7 @@
 #define IMAGE_FRAME_BLOCKS 16
 #define IMAGE_FRAME_BYTES  (IMAGE_FRAME_BLOCKS * IMAGE_BLOCK_BYTES)
 #define IMAGE_STRIDE	   (UINT64_C(16) << 20)
-#define IMAGE_ALIGN	   64 /* of footers and indexes */
+#define IMAGE_ALIGN	   128 /* of footers, which thus lie within a sector, and of indexes */
 #define IMAGE_DIGEST_BYTES 16
 #define IMAGE_NAME_BYTES   64
 #define IMAGE_MAX_MEMORIES 64

@@ -50,7 +50,7 @@ static struct file_source *file_of(struct source *source)
 	return (struct file_source *)source;
 }
 
-static int identify(int fd, struct source_identity *ret)
+int source_identify(int fd, struct source_identity *ret)
 {
 	struct statx info;
 	uint64_t length;
@@ -86,7 +86,7 @@ static bool file_has_changed(struct file_source *file)
 {
 	struct source_identity now = {};
 
-	if (identify(file->fd, &now) || !source_is_same_file(&now, &file->identity))
+	if (source_identify(file->fd, &now) || !source_is_same_file(&now, &file->identity))
 		atomic_store_explicit(&file->is_changed, true, memory_order_relaxed);
 	return atomic_load_explicit(&file->is_changed, memory_order_relaxed);
 }
@@ -249,7 +249,7 @@ int source_new_file(struct source **ret, int fd, uint64_t offset)
 	file = calloc(1, sizeof(*file));
 	if (!file)
 		return -ENOMEM;
-	r = identify(fd, &file->identity);
+	r = source_identify(fd, &file->identity);
 	if (r)
 		return r;
 	if (offset >= file->identity.length_bytes)

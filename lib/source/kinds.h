@@ -29,5 +29,8 @@ int source_new_gone(struct source **ret, const char *spec);
  */
 int source_new_file(struct source **ret, int fd, uint64_t offset);
 
+/* Of an open file; asks nobody that may let us wait. Return: 0, -EINVAL (no regular file or block device), -errno. */
+int source_identify(int fd, struct source_identity *ret);
+
 /* The caller's own, as in pager.h. Return: 0, -EINVAL, -E2BIG, -ENOMEM. */
 int source_new_callback(struct source **ret, const struct ufd_source_ops *ops, void *userdata);
