@@ -3,6 +3,7 @@
 #include "support/mortal-pager.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/units.h"
 
 static struct fate *fate; /* of this process; NULL: it lives for ever */
 
@@ -23,6 +25,14 @@ struct word {
 	bool is_serving;
 	uint32_t n_handles;
 	struct ufd_handle handles[UFD_MAX_HANDLES];
+};
+
+/* What it is told: Finish, plug In, plug Out, or some Work. One program: its addresses mean the same in both. */
+struct order {
+	char kind;
+	mortal_work work;
+	void *argument;
+	uint64_t kill_after_ns;
 };
 
 /* ---- in the pager's process ---- */
@@ -123,14 +133,20 @@ static uint64_t first_bytes(const struct mortal_guest *of)
 	return of->is_split ? of->child->length / 2 : of->child->length;
 }
 
+static uint32_t populated(const struct mortal_guest *of)
+{
+	if (of->populated)
+		return of->populated - 1;
+	return of->kind == CHILD_SHMEM || of->kind == CHILD_HUGETLB ? UFD_POPULATED_PUNCH
+								    : UFD_POPULATED_KEEP;
+}
+
 static int build(struct ufd_pager *pager, int socket, const struct mortal_guest *of,
 		 struct ufd_pager_guest **ret)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = of->no_background,
 		 .window_bytes = of->window_bytes, .other_mappers = UFD_OTHERS_IGNORE,
-		 .populated = of->kind == CHILD_SHMEM || of->kind == CHILD_HUGETLB
-				      ? UFD_POPULATED_PUNCH
-				      : UFD_POPULATED_KEEP);
+		 .track = of->track, .populated = populated(of));
 	struct ufd_pager_guest *guest;
 	uint32_t mapper;
 	int r;
@@ -141,6 +157,8 @@ static int build(struct ufd_pager *pager, int socket, const struct mortal_guest 
 					       &mapper);
 	if (r == 0)
 		r = add(socket, guest, of, "ram", 0, first_bytes(of));
+	if (r == 0 && of->prepare)
+		r = of->prepare(guest, of->argument);
 	if (r == 0)
 		r = ufd_pager_guest_start(guest);
 	*ret = guest;
@@ -148,13 +166,15 @@ static int build(struct ufd_pager *pager, int socket, const struct mortal_guest 
 }
 
 static int obey(int socket, struct ufd_pager_guest *guest, const struct mortal_guest *of,
-		char order)
+		const struct order *order)
 {
 	uint64_t at = first_bytes(of), length = of->child->length - at;
 
-	if (order == 'f')
+	if (order->kind == 'w')
+		return order->work(guest, order->argument);
+	if (order->kind == 'f')
 		return ufd_pager_guest_finish(guest, 0);
-	if (order == 'i')
+	if (order->kind == 'i')
 		return add(socket, guest, of, "plug", at, length);
 	return ufd_pager_guest_remove_mapping(guest, 0, of->child->address + at, length);
 }
@@ -186,7 +206,7 @@ static _Noreturn void pager_main(int socket, struct mortal *mortal, const struct
 	struct word word = { .is_serving = true };
 	struct ufd_pager_guest *guest = NULL;
 	struct ufd_pager *pager;
-	char order;
+	struct order order;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	fate = mortal->fate;
@@ -195,8 +215,8 @@ static _Noreturn void pager_main(int socket, struct mortal *mortal, const struct
 		word.result = new ? build(pager, socket, new, &guest)
 				  : adopt(pager, &mortal->kept, &guest);
 	say(socket, &word, NULL, 0);
-	while (read(socket, &order, 1) > 0) {
-		word.result = obey(socket, guest, &mortal->guest, order);
+	while (read(socket, &order, sizeof(order)) == sizeof(order)) {
+		word.result = obey(socket, guest, &mortal->guest, &order);
 		say(socket, &word, NULL, 0);
 	}
 	_exit(0);
@@ -283,10 +303,19 @@ static int launch(struct mortal *mortal, const struct mortal_guest *guest)
 	return await(mortal);
 }
 
-static int command(struct mortal *mortal, char order)
+static int command(struct mortal *mortal, const struct order *order)
 {
-	if (write(mortal->socket, &order, 1) != 1) {
+	struct pollfd wait = { .fd = mortal->socket, .events = POLLIN };
+	struct timespec patience = { .tv_sec = (time_t)(order->kill_after_ns / NSEC_PER_SEC),
+				     .tv_nsec = (long)(order->kill_after_ns % NSEC_PER_SEC) };
+
+	/* one that has died meanwhile, too */
+	if (!mortal->pid || send(mortal->socket, order, sizeof(*order), MSG_NOSIGNAL) < 0) {
 		mortal_wait(mortal);
+		return -ESRCH;
+	}
+	if (order->kill_after_ns != UINT64_MAX && ppoll(&wait, 1, &patience, NULL) == 0) {
+		mortal_kill(mortal);
 		return -ESRCH;
 	}
 	return await(mortal);
@@ -294,12 +323,23 @@ static int command(struct mortal *mortal, char order)
 
 int mortal_plug(struct mortal *mortal, bool is_in)
 {
-	return command(mortal, is_in ? 'i' : 'o');
+	struct order order = { .kind = is_in ? 'i' : 'o', .kill_after_ns = UINT64_MAX };
+
+	return command(mortal, &order);
 }
 
 int mortal_finish(struct mortal *mortal)
 {
-	return command(mortal, 'f');
+	struct order order = { .kind = 'f', .kill_after_ns = UINT64_MAX };
+
+	return command(mortal, &order);
+}
+
+int mortal_do(struct mortal *mortal, mortal_work work, void *argument, uint64_t kill_after_ns)
+{
+	struct order order = { 'w', work, argument, kill_after_ns };
+
+	return command(mortal, &order);
 }
 
 int mortal_start(struct mortal *mortal, const struct mortal_guest *guest)

@@ -31,6 +31,9 @@ struct kept {
 	size_t n_handles;
 };
 
+/* Done by the pager's process. @argument: memory that is shared. Return: 0 or -errno of the engine. */
+typedef int (*mortal_work)(struct ufd_pager_guest *guest, void *argument);
+
 /* How a guest of one memory is made. @child, @source_fd: borrowed by the pager's process. */
 struct mortal_guest {
 	const struct paged_child *child;
@@ -39,7 +42,11 @@ struct mortal_guest {
 	int source_fd;
 	uint32_t no_background;
 	uint64_t window_bytes;
-	bool is_split; /* the child's second half is a memory of its own, for mortal_plug() */
+	bool is_split;	     /* the child's second half is a memory of its own, for mortal_plug() */
+	uint32_t track;	     /* enum ufd_track */
+	uint32_t populated;  /* 1 + enum ufd_populated; 0: as the kind allows */
+	mortal_work prepare; /* before the guest is started the first time; may be NULL */
+	void *argument;	     /* for @prepare */
 };
 
 struct mortal {
@@ -65,6 +72,9 @@ int mortal_plug(struct mortal *mortal, bool is_in);
 
 /* Have it fill all that is absent. Return: the same. */
 int mortal_finish(struct mortal *mortal);
+
+/* Have it do something else. @kill_after_ns: it is killed if it takes longer; UINT64_MAX: never. Return: the same. */
+int mortal_do(struct mortal *mortal, mortal_work work, void *argument, uint64_t kill_after_ns);
 
 /* SIGKILL, and wait for its end. */
 void mortal_kill(struct mortal *mortal);
