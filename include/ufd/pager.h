@@ -312,7 +312,9 @@ int ufd_pager_guest_add_mapping(struct ufd_pager_guest *guest, uint32_t mapper, 
 
 /*
  * Forget a mapping, whole; its waiters are woken. With its last mapping a memory is forgotten too: its
- * number and name are free again, and mapped anew it is a new memory. Blocks. Return: 0, -ENOENT.
+ * number and name are free again, and mapped anew it is a new memory. Discards that began before are heard first: if
+ * one does not come to an end, or nobody reads because the guest was not started, the place stays taken until the
+ * next change, or the start. Blocks. Return: 0, -ENOENT.
  */
 int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *guest, uint32_t mapper, uint64_t address,
 				   uint64_t length);
