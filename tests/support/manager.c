@@ -189,75 +189,176 @@ void manager_done(struct manager *manager)
 
 /* ---- starting and ending ufdd ---- */
 
-/* In the child: fd @i of the service is number 3 + @i. */
-static void place_fds(const struct manager *manager, const size_t n)
-{
-	int *high = calloc(n, sizeof(*high));
+/*
+ * What ufdd is started with, made before the fork. The child may do nothing but system calls: another
+ * thread of ours may have held a lock of malloc(), of the environment or of a sanitizer when it was
+ * forked, and in the child nobody ever releases that.
+ */
+struct start {
+	char program[512], log[96];
+	char pid[32], n_fds_text[32], notify[128], store_max[64]; /* variables */
+	char *names;						  /* owned; another one */
+	const char **environment; /* owned; the strings are ours and this process's */
+	const char *arguments[4];
+	int *fds; /* owned; of the service, from number 3 on */
+	size_t n_fds;
+	rlim_t n_files;
+	pid_t parent;
+};
 
-	for (size_t i = 0; i < n; i++)
-		high[i] = fcntl(i == 0 ? manager->listener : manager->fds[n - 1 - i].fd,
-				F_DUPFD_CLOEXEC, 3 + (int)n);
-	for (size_t i = 0; i < n; i++)
-		if (high[i] < 0 || dup2(high[i], 3 + (int)i) < 0)
+static bool is_set_anew(const struct manager *manager, const char *variable)
+{
+	static const char *const names[] = { "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+					     "NOTIFY_SOCKET=", "FDSTORE=" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strncmp(variable, names[i], strlen(names[i])) == 0)
+			return true;
+	return manager->store_max && strncmp(variable, "UFD_FDSTORE_MAX=", 16) == 0;
+}
+
+static void prepare_variables(struct start *start, const struct manager *manager)
+{
+	char *at;
+
+	start->names = calloc(start->n_fds + 1, sizeof(manager->fds[0].name));
+	ck_assert_ptr_nonnull(start->names);
+	at = start->names;
+	at += sprintf(at, "LISTEN_FDNAMES=%s", manager->has_no_socket ? "none" : "varlink");
+	for (size_t i = 1; i < start->n_fds; i++)
+		at += sprintf(at, ":%s", manager->fds[start->n_fds - 1 - i].name);
+	snprintf(start->n_fds_text, sizeof(start->n_fds_text), "LISTEN_FDS=%zu", start->n_fds);
+	snprintf(start->notify, sizeof(start->notify), "NOTIFY_SOCKET=%s", manager->notify);
+	if (manager->store_max)
+		snprintf(start->store_max, sizeof(start->store_max), "UFD_FDSTORE_MAX=%s",
+			 manager->store_max);
+}
+
+static void prepare_environment(struct start *start, const struct manager *manager)
+{
+	size_t n = 0, n_before = 0;
+
+	prepare_variables(start, manager);
+	while (environ[n_before])
+		n_before++;
+	start->environment = calloc(n_before + 6, sizeof(*start->environment));
+	ck_assert_ptr_nonnull(start->environment);
+	for (size_t i = 0; i < n_before; i++)
+		if (!is_set_anew(manager, environ[i]))
+			start->environment[n++] = environ[i];
+	start->environment[n++] = start->pid; /* written by the child */
+	start->environment[n++] = start->n_fds_text;
+	start->environment[n++] = start->names;
+	start->environment[n++] = start->notify;
+	if (manager->store_max)
+		start->environment[n++] = start->store_max;
+}
+
+/* Holding the lock. */
+static void start_prepare(struct start *start, const struct manager *manager)
+{
+	ssize_t n = readlink("/proc/self/exe", start->program, 400);
+
+	start->program[n > 0 ? n : 0] = '\0';
+	strcpy(strrchr(start->program, '/'), "/../../daemon/ufdd");
+	snprintf(start->log, sizeof(start->log), "%s/log", manager->folder);
+	start->arguments[0] = "ufdd";
+	if (manager->option) {
+		start->arguments[1] = manager->option;
+	} else if (manager->state_dir) {
+		start->arguments[1] = "--state-dir";
+		start->arguments[2] = manager->state_dir;
+	}
+	start->n_files = manager->n_files;
+	start->parent = getpid();
+	start->n_fds = 1 + manager->n_fds;
+	start->fds = calloc(start->n_fds, sizeof(*start->fds));
+	ck_assert_ptr_nonnull(start->fds);
+	start->fds[0] = manager->listener;
+	for (size_t i = 1; i < start->n_fds; i++)
+		start->fds[i] = manager->fds[start->n_fds - 1 - i].fd;
+	prepare_environment(start, manager);
+}
+
+static void start_done(struct start *start)
+{
+	free(start->names);
+	free(start->environment);
+	free(start->fds);
+}
+
+/* In the child, as are all below. */
+static void write_listen_pid(struct start *start)
+{
+	char digits[16], *at = start->pid;
+	size_t n = 0;
+
+	for (pid_t pid = getpid(); pid; pid /= 10)
+		digits[n++] = (char)('0' + pid % 10);
+	for (const char *name = "LISTEN_PID="; *name; name++)
+		*at++ = *name;
+	while (n)
+		*at++ = digits[--n];
+	*at = '\0';
+}
+
+/* Fd @i of the service is number 3 + @i. */
+static void place_fds(struct start *start)
+{
+	for (size_t i = 0; i < start->n_fds; i++)
+		start->fds[i] = fcntl(start->fds[i], F_DUPFD_CLOEXEC, 3 + (int)start->n_fds);
+	for (size_t i = 0; i < start->n_fds; i++)
+		if (start->fds[i] < 0 || dup2(start->fds[i], 3 + (int)i) < 0)
 			_exit(1);
 }
 
-static void set_environment(const struct manager *manager, size_t n)
+static _Noreturn void become_ufdd(struct start *start)
 {
-	char *names = calloc(n, sizeof(manager->fds[0].name)), *at = names;
-	char number[32];
-
-	at = stpcpy(at, manager->has_no_socket ? "none" : "varlink");
-	for (size_t i = 1; i < n; i++)
-		at += sprintf(at, ":%s", manager->fds[n - 1 - i].name);
-	setenv("LISTEN_FDNAMES", names, 1);
-	snprintf(number, sizeof(number), "%d", getpid());
-	setenv("LISTEN_PID", number, 1);
-	snprintf(number, sizeof(number), "%zu", n);
-	setenv("LISTEN_FDS", number, 1);
-	setenv("NOTIFY_SOCKET", manager->notify, 1);
-	unsetenv("FDSTORE");
-	if (manager->store_max)
-		setenv("UFD_FDSTORE_MAX", manager->store_max, 1);
-}
-
-static _Noreturn void become_ufdd(const struct manager *manager, pid_t parent)
-{
-	struct rlimit limit = { manager->n_files, manager->n_files };
-	char program[512], log[96];
-	ssize_t n = readlink("/proc/self/exe", program, 400);
+	const struct rlimit limit = { start->n_files, start->n_files };
 	int out;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
+	if (getppid() != start->parent)
 		_exit(1);
-	program[n > 0 ? n : 0] = '\0';
-	strcpy(strrchr(program, '/'), "/../../daemon/ufdd");
-	snprintf(log, sizeof(log), "%s/log", manager->folder);
-	out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	out = open(start->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);
 	close(out);
-	set_environment(manager, 1 + manager->n_fds);
-	place_fds(manager, 1 + manager->n_fds);
-	if (manager->n_files)
+	write_listen_pid(start);
+	place_fds(start);
+	if (start->n_files)
 		setrlimit(RLIMIT_NOFILE, &limit);
-	if (manager->option)
-		execl(program, "ufdd", manager->option, NULL);
-	execl(program, "ufdd", manager->state_dir ? "--state-dir" : NULL, manager->state_dir, NULL);
+	execve(start->program, (char **)start->arguments, (char **)start->environment);
 	_exit(127);
 }
 
 void manager_start_only(struct manager *manager)
 {
-	pid_t self = getpid();
+	struct start start = {};
 
 	pthread_mutex_lock(&manager->lock);
+	start_prepare(&start, manager);
 	manager->pid = fork();
 	ck_assert_int_ge(manager->pid, 0);
 	if (manager->pid == 0)
-		become_ufdd(manager, self);
+		become_ufdd(&start);
 	pthread_mutex_unlock(&manager->lock);
+	start_done(&start);
+}
+
+/* Is it ufdd yet, is it there at all, and what did it say? */
+static _Noreturn void fail_to_be_ready(struct manager *manager)
+{
+	char path[64], name[64] = "gone";
+	char *log = manager_log(manager);
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", manager->pid);
+	file = fopen(path, "re");
+	if (file && !fgets(name, sizeof(name), file))
+		strcpy(name, "nameless");
+	ck_abort_msg("ufdd is not ready after %d s, process %d is %s: %s", PATIENCE_S, manager->pid,
+		     name, log);
 }
 
 void manager_await_ready(struct manager *manager, unsigned int n_ready)
@@ -268,9 +369,8 @@ void manager_await_ready(struct manager *manager, unsigned int n_ready)
 	deadline.tv_sec += PATIENCE_S;
 	pthread_mutex_lock(&manager->lock);
 	while (manager->n_ready < n_ready)
-		ck_assert_msg(
-			pthread_cond_timedwait(&manager->changed, &manager->lock, &deadline) == 0,
-			"ufdd is not ready: %s/log", manager->folder);
+		if (pthread_cond_timedwait(&manager->changed, &manager->lock, &deadline))
+			fail_to_be_ready(manager);
 	pthread_mutex_unlock(&manager->lock);
 }
 

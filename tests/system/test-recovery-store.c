@@ -425,6 +425,7 @@ END_TEST
 /* ---- how long ---- */
 
 #define N_WAITERS 8
+#define N_TURNS	  5
 
 /* A thread that needs a page which nobody has yet. */
 struct waiter {
@@ -444,80 +445,128 @@ static void *run_waiter(void *argument)
 	return NULL;
 }
 
-/* Spread over all guests, so that whoever is adopted first has one of them. */
-static void start_waiters(struct waiter *waiters, const struct guest *guests, unsigned int n_guests)
+static bool is_absent(const struct guest *guest, uint64_t page)
+{
+	off_t at = (off_t)(page * PAGE);
+
+	return lseek(guest->fds[FD_MEMORY], at, SEEK_HOLE) == at;
+}
+
+/* Spread over all guests, so that whoever is adopted first has one of them. Other pages each turn. */
+static void start_waiters(struct waiter *waiters, const struct guest *guests, unsigned int n_guests,
+			  unsigned int turn)
 {
 	for (unsigned int i = 0; i < N_WAITERS; i++) {
 		waiters[i] = (struct waiter){
 			.guest = &guests[i * n_guests / N_WAITERS],
-			.page = 8 + i * 7,
+			.page = i * (N_TURNS + 2) + turn,
 		};
+		ck_assert(is_absent(waiters[i].guest, waiters[i].page));
 		ck_assert_int_eq(pthread_create(&waiters[i].thread, NULL, run_waiter, &waiters[i]),
 				 0);
 	}
 }
 
-/* When the first and the last of them were served. */
-static void join_waiters(struct waiter *waiters, uint64_t *ret_first_ns, uint64_t *ret_last_ns)
+/* When the first of them was served. */
+static uint64_t join_waiters(struct waiter *waiters)
 {
-	*ret_first_ns = UINT64_MAX;
-	*ret_last_ns = 0;
+	uint64_t first_ns = UINT64_MAX;
+
 	for (unsigned int i = 0; i < N_WAITERS; i++) {
 		pthread_join(waiters[i].thread, NULL);
 		ck_assert(waiters[i].is_right);
-		*ret_first_ns = min_u64(*ret_first_ns, waiters[i].served_ns);
-		*ret_last_ns = max_u64(*ret_last_ns, waiters[i].served_ns);
+		first_ns = min_u64(first_ns, waiters[i].served_ns);
 	}
+	return first_ns;
 }
 
-static void report_times(struct varlink_client *client, unsigned int n_guests, uint64_t first_ns,
-			 uint64_t last_ns)
+/* Until it is ready, which is after all guests are served. */
+static uint64_t time_start(struct manager *manager)
 {
-	fprintf(stderr,
-		"# %u guests: killed to first served fault %llu us, to the last %llu us; "
-		"start to all served %lld us\n",
-		n_guests, (unsigned long long)(first_ns / NSEC_PER_USEC),
-		(unsigned long long)(last_ns / NSEC_PER_USEC),
-		(long long)status_of(client, "adopted_ns") / 1000);
+	uint64_t start_ns = clock_now_ns();
+
+	manager_start(manager);
+	return clock_now_ns() - start_ns;
 }
 
-static const struct {
+/*
+ * How many times as long as a ufdd without guests takes to start, from the kill to the first served
+ * fault, and from the start to ready. Never so many milliseconds: the machine may be slow or busy, and
+ * we may be sanitized, but then a bare start takes as much longer. The best turn counts, compared
+ * with the middle one of the bare starts between: other work delays some, what is wrong with us each.
+ */
+static const struct crowd {
 	unsigned int n_guests;
-	uint64_t most_ms; /* several times the aim: the machine may be loaded */
-} crowds[] = { { 1, 50 * 5 }, { 150, 300 * 5 } };
+	double most_first, most_ready;
+} crowds[] = { { 1, 15, 15 }, { 150, 15, 100 } };
+
+static int compare_times(const void *left, const void *right)
+{
+	const uint64_t *a = left, *b = right;
+
+	return (*a > *b) - (*a < *b);
+}
+
+static void time_recovery(struct manager *manager, const struct guest *guests,
+			  const struct crowd *crowd)
+{
+	uint64_t bare_ns[N_TURNS], first_ns = UINT64_MAX, ready_ns = UINT64_MAX, killed_ns;
+	struct manager bare = { .store_max = "4096" };
+	struct waiter waiters[N_WAITERS];
+	double first, ready;
+
+	manager_init(&bare);
+	for (unsigned int turn = 0; turn < N_TURNS; turn++) {
+		bare_ns[turn] = time_start(&bare);
+		manager_kill(&bare);
+		killed_ns = clock_now_ns();
+		manager_kill(manager);
+		start_waiters(waiters, guests, crowd->n_guests, turn);
+		ready_ns = min_u64(ready_ns, time_start(manager));
+		first_ns = min_u64(first_ns, join_waiters(waiters) - killed_ns);
+	}
+	manager_done(&bare);
+	qsort(bare_ns, N_TURNS, sizeof(*bare_ns), compare_times);
+	first = (double)first_ns / (double)bare_ns[N_TURNS / 2];
+	ready = (double)ready_ns / (double)bare_ns[N_TURNS / 2];
+	fprintf(stderr, "# %u guests: %.1f bare starts until the first fault, %.1f until ready\n",
+		crowd->n_guests, first, ready);
+	ck_assert_double_le(first, crowd->most_first);
+	ck_assert_double_le(ready, crowd->most_ready);
+}
+
+/* No page but the one that is waited for: every turn needs absent ones. */
+static void attach_without_window(struct varlink_client *client, const struct guest *guest)
+{
+	json_t *call = attach_call(guest);
+
+	json_object_set_new(json_object_get(call, "settings"), "window_bytes", json_integer(0));
+	json_decref(service_ask(client, "io.ufd.guest.Attach", call, guest->fds, N_FDS));
+}
 
 START_TEST(they_are_served_again_soon)
 {
 	struct manager manager = { .store_max = "4096" };
 	unsigned int n_guests = crowds[_i].n_guests;
 	struct guest *guests = calloc(n_guests, sizeof(*guests));
-	struct waiter waiters[N_WAITERS];
 	struct varlink_client *client;
 	int image = make_image();
-	uint64_t killed_ns, first_ns, last_ns;
 
 	manager_init(&manager);
 	manager_start(&manager);
 	client = connect_to(&manager);
 	for (unsigned int i = 0; i < n_guests; i++) {
 		guest_init(&guests[i], i, image);
-		attach(client, &guests[i]);
+		attach_without_window(client, &guests[i]);
 	}
 	varlink_client_free(client);
 	ck_assert_uint_eq(manager.n_fds, 2 * n_guests);
 
-	killed_ns = clock_now_ns();
-	manager_kill(&manager);
-	start_waiters(waiters, guests, n_guests);
-	manager_start(&manager);
-	join_waiters(waiters, &first_ns, &last_ns);
+	time_recovery(&manager, guests, &crowds[_i]);
 	for (unsigned int i = 0; i < n_guests; i++)
 		expect_page(&guests[i], 63);
-
 	client = connect_to(&manager);
 	ck_assert_int_eq(status_of(client, "adopted_guests"), n_guests);
-	report_times(client, n_guests, first_ns - killed_ns, last_ns - killed_ns);
-	ck_assert_uint_le((first_ns - killed_ns) / NSEC_PER_MSEC, crowds[_i].most_ms);
 	varlink_client_free(client);
 	manager_done(&manager);
 	for (unsigned int i = 0; i < n_guests; i++)
