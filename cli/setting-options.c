@@ -17,7 +17,7 @@ static const struct {
 } settings_known[] = {
 	{ "policy", "policy", SETTING_WORD, "stall poison kill " },
 	{ "fault-deadline", "fault_deadline_s", SETTING_NUMBER, NULL },
-	{ "track", "track", SETTING_WORD, "scan wp " },
+	{ "track", "track", SETTING_WORD, "scan wp auto " },
 	{ "other-mappers", "other_mappers", SETTING_WORD, "refuse attach eager " },
 	{ "populated", "populated", SETTING_WORD, "refuse punch keep " },
 	{ "background", "background", SETTING_YES_NO, NULL },

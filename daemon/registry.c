@@ -279,6 +279,7 @@ static struct registration *registration_new(struct registry *registry, const ch
 	registration->registry = registry;
 	registration->owner = owner;
 	registration->pidfd = -EBADF;
+	pthread_mutex_init(&registration->dirty_lock, NULL);
 	LIST_INIT(&registration->waiter_list);
 	registration->n_refs = 1;
 	LIST_INSERT_HEAD(&registry->registration_list, registration, registration_link);
@@ -397,6 +398,7 @@ struct registration *registration_unref(struct registration *registration)
 	if (!registration || --registration->n_refs)
 		return NULL;
 	paging_done(&registration->paging);
+	pthread_mutex_destroy(&registration->dirty_lock);
 	closep(&registration->pidfd);
 	free(registration);
 	return NULL;

@@ -2,6 +2,7 @@
 /* The guests by name, and the engine that serves them. */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,7 +57,17 @@ struct registration {
 	struct ufd_pager_guest *shown; /* the engine's guest while serving; for its counters only */
 
 	char number[STORE_NUMBER_BYTES]; /* in the store; under the engine's lock */
-	struct paging paging;		 /* see there; its userdata is the registration */
+	pthread_mutex_t
+		dirty_lock; /* held by jobs: who reads what it wrote, and pauses it for that */
+	_Atomic bool owes_resume; /* it was paused, and may not have gone on */
+	bool is_resuming;	  /* the loop's: a job sees to that */
+	struct dirty_counters {
+		_Atomic uint64_t n_reads;
+		_Atomic uint64_t dirty_bytes;
+		_Atomic uint64_t n_pauses;
+		_Atomic uint64_t paused_ns;
+	} dirty;	      /* added to by jobs, relaxed: only sums */
+	struct paging paging; /* see there; its userdata is the registration */
 };
 
 /* Readable; see Event in io.ufd.manager. */

@@ -39,7 +39,7 @@ static const struct setting {
 	  { "stall", "poison", "kill" } },
 	{ "fault_deadline_s", offsetof(struct settings, fault_deadline_s), FORM_NUMBER,
 	  DEADLINE_MAX_S },
-	{ "track", offsetof(struct settings, track), FORM_WORD, 0, { "scan", "wp" } },
+	{ "track", offsetof(struct settings, track), FORM_WORD, 0, { "scan", "wp", "auto" } },
 	{ "other_mappers",
 	  offsetof(struct settings, other_mappers),
 	  FORM_WORD,
@@ -60,7 +60,9 @@ static const struct setting {
 
 struct settings settings_built_in(void)
 {
-	return (struct settings){ .background = 1, .window_bytes = 64 * KIB };
+	return (struct settings){ .track = SETTINGS_TRACK_AUTO,
+				  .background = 1,
+				  .window_bytes = 64 * KIB };
 }
 
 static uint64_t *field_of(const struct setting *setting, const struct settings *settings)
@@ -210,7 +212,6 @@ json_t *settings_to_json(const struct settings *settings)
 void settings_to_opts(const struct settings *settings, struct ufd_pager_guest_opts *ret)
 {
 	ret->policy = (uint32_t)settings->policy;
-	ret->track = (uint32_t)settings->track;
 	ret->populated = (uint32_t)settings->populated;
 	ret->deadline_ns = settings->fault_deadline_s * NSEC_PER_SEC;
 	ret->background_rate = settings->background_rate;

@@ -20,10 +20,17 @@ enum settings_others {
 	SETTINGS_OTHERS_EAGER,
 };
 
+/* What the userfaultfd can do decides, if nobody else does. */
+enum settings_track {
+	SETTINGS_TRACK_SCAN = UFD_TRACK_SCAN,
+	SETTINGS_TRACK_WP = UFD_TRACK_WP,
+	SETTINGS_TRACK_AUTO,
+};
+
 /* Readable. */
 struct settings {
 	uint64_t policy;	/* enum ufd_policy */
-	uint64_t track;		/* enum ufd_track */
+	uint64_t track;		/* enum settings_track */
 	uint64_t other_mappers; /* enum settings_others */
 	uint64_t populated;	/* enum ufd_populated */
 	uint64_t fault_deadline_s;
@@ -56,7 +63,7 @@ int settings_apply(struct settings *settings, const json_t *json, const char **r
 /* An owned object of the interface; NULL without memory. */
 json_t *settings_to_json(const struct settings *settings);
 
-/* For the engine; all but other_mappers, which depends on what was attached. */
+/* For the engine; all but other_mappers and track, which depend on what was attached. */
 void settings_to_opts(const struct settings *settings, struct ufd_pager_guest_opts *ret);
 
 /* Words shared with other settings of the file. Return: 0 or -EINVAL. */

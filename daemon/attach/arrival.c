@@ -6,17 +6,33 @@
 #include <string.h>
 
 #include "attach/others.h"
+#include "kernel/features.h"
+#include "kernel/uapi.h"
+#include "kernel/uffd.h"
 #include "refusal.h"
 
 #define MAX_PIDS 64
 
-static int new_engine_guest(struct paging *paging, struct refusal *refusal)
+/* Asynchronous tracking costs a guest nothing while nobody reads; it must have been asked for. */
+static uint32_t choose_track(const struct settings *settings, int uffd)
+{
+	uint64_t features = features_wanted(false);
+
+	if (settings->track != SETTINGS_TRACK_AUTO)
+		return (uint32_t)settings->track;
+	if (uffd >= 0 && uffd_inspect(uffd, &features) < 0)
+		return UFD_TRACK_SCAN;
+	return features & UFFD_FEATURE_WP_ASYNC ? UFD_TRACK_SCAN : UFD_TRACK_WP;
+}
+
+static int new_engine_guest(struct paging *paging, int uffd, struct refusal *refusal)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
 	struct ufd_pager_guest *guest;
 	int r;
 
 	settings_to_opts(&paging->settings, &opts);
+	opts.track = choose_track(&paging->settings, uffd);
 	opts.other_mappers = paging->settings.other_mappers == SETTINGS_OTHERS_EAGER
 				     ? UFD_OTHERS_EAGER
 				     : UFD_OTHERS_REFUSE;
@@ -66,7 +82,7 @@ static int start(struct paging *paging, struct refusal *refusal)
 	return 0;
 }
 
-int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid,
+int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid, int uffd,
 		    struct refusal *refusal)
 {
 	int r;
@@ -74,7 +90,7 @@ int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid,
 	paging_lock(paging);
 	r = paging_admit(paging, plan, pid, refusal);
 	if (r == 0)
-		r = new_engine_guest(paging, refusal);
+		r = new_engine_guest(paging, uffd, refusal);
 	paging_unlock(paging);
 	return r;
 }

@@ -18,11 +18,12 @@ struct arrival_rights {
 
 /**
  * arrival_prepare() - an engine guest for a paging, if it still fits; nothing is in it yet
+ * @uffd: of its first process, which says how writes can be tracked; -EBADF: is made later, by us
  *
  * After a failure paging->guest is NULL.
  * Context: job, without the lock. Return: 0, or -ECANCELED with @refusal set.
  */
-int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid,
+int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid, int uffd,
 		    struct refusal *refusal);
 
 /**

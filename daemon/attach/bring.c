@@ -161,7 +161,7 @@ int bring_plan(const struct process_memories *memories, const char *source, int 
 	_cleanup_(plan_done) struct plan plan = {};
 	int r;
 
-	if (memories->n_memories > 1 && strncmp(source, "file:", 5) == 0)
+	if (memories->n_memories > 1 && strchr(source, ':'))
 		return refusal_set(
 			refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", source),
 			"%zu memories were found, and one file cannot serve them all: pick "
@@ -209,10 +209,10 @@ int bring(struct paging *paging, struct bring_target *target, const struct plan 
 	struct plan_mapper mapper = { .pid = target->pid, .pagemap = -1 };
 	int r;
 
-	r = arrival_prepare(paging, plan, target->pid, refusal);
+	r = arrival_prepare(paging, plan, target->pid, -EBADF, refusal);
 	if (r < 0)
 		return r;
-	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
+	opts.is_wp_sync = paging_is_wp_sync(paging);
 	opts.pidfd = target->pidfd;
 	if (target->qmp)
 		r = attach_through_monitor(paging, target, &opts, refusal);

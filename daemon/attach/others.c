@@ -68,7 +68,7 @@ static int attach_one(struct paging *paging, const struct plan_memory *memory,
 	r = owner_check(pid, rights, refusal);
 	if (r < 0)
 		return r;
-	opts.is_wp_sync = paging->settings.track == UFD_TRACK_WP;
+	opts.is_wp_sync = paging_is_wp_sync(paging);
 	if (!is_mapper(paging, paging->n_mappers, pid)) {
 		r = paging_attach_process(paging, pid, &opts, refusal);
 		if (r < 0)

@@ -92,6 +92,8 @@ void paging_done(struct paging *paging);
 /* Context: job. */
 void paging_lock(struct paging *paging);
 void paging_unlock(struct paging *paging);
+/* For those who hold up a guest meanwhile. Return: false if it was not to be had in this time. */
+bool paging_lock_within(struct paging *paging, uint64_t timeout_ns);
 /* For the loop, which must not wait. */
 bool paging_try_lock(struct paging *paging);
 
@@ -107,6 +109,9 @@ void paging_begin(struct paging *paging, struct ufd_pager_guest *guest);
 
 /* Does the process map a memory of a guest that is served? Context: job, without the lock. */
 bool paging_has_process(struct paging *paging, pid_t pid);
+
+/* Are its userfaultfds without asynchronous write-protection, for synchronous tracking? With an engine's guest. */
+bool paging_is_wp_sync(const struct paging *paging);
 
 /* See struct paging_keeper. With the lock held. */
 int paging_admit(struct paging *paging, const struct plan *plan, pid_t pid,

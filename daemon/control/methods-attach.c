@@ -97,7 +97,8 @@ static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 		return add_regions_run(work, refusal);
 	registration->owner = work->owner;
 	registration->pid = work->mapper.pid;
-	r = arrival_prepare(&registration->paging, &work->plan, work->mapper.pid, refusal);
+	r = arrival_prepare(&registration->paging, &work->plan, work->mapper.pid, work->mapper.uffd,
+			    refusal);
 	if (r < 0)
 		return r;
 	return arrival_begin(&registration->paging, &work->plan, &work->mapper, &work->rights,
@@ -161,7 +162,7 @@ static int take_fds(struct hand_over *work, const struct settings *settings,
 				   refusal);
 		if (r == 0)
 			r = client_check_uffd(work->mapper.uffd, json_integer_value(uffd),
-					      settings->track == UFD_TRACK_WP, refusal);
+					      settings->track == SETTINGS_TRACK_WP, refusal);
 		if (r < 0)
 			return r;
 	}

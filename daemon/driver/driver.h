@@ -21,6 +21,9 @@ struct driver_ops {
 	/* Stop all vCPUs; @ret_was_running is false if they stood still before. */
 	int (*pause)(struct driver *driver, bool *ret_was_running, struct refusal *refusal);
 	int (*resume)(struct driver *driver, struct refusal *refusal);
+	/* Does it run? @ret_is_paused: it stands still, and resume() would let it go on. */
+	int (*look)(struct driver *driver, bool *ret_is_running, bool *ret_is_paused,
+		    struct refusal *refusal);
 	/* Device state without memory, written to @state_fd from its position on. The guest is
 	 * paused. */
 	int (*save)(struct driver *driver, int state_fd, uint64_t *ret_bytes,

@@ -119,6 +119,19 @@ static int qmp_resume(struct driver *driver, struct refusal *refusal)
 	return qmp_call((struct qmp *)driver, "cont", NULL, -EBADF, NULL, refusal);
 }
 
+static int qmp_look(struct driver *driver, bool *ret_is_running, bool *ret_is_paused,
+		    struct refusal *refusal)
+{
+	struct qmp_status status;
+	int r = qmp_query_status((struct qmp *)driver, &status, refusal);
+
+	if (r)
+		return r;
+	*ret_is_running = status.is_running;
+	*ret_is_paused = strcmp(status.name, "paused") == 0;
+	return 0;
+}
+
 /* Facts for people who look into a manifest later; what this QEMU does not tell is left out. */
 static int qmp_describe(struct driver *driver, json_t **ret_machine, struct refusal *refusal)
 {
@@ -161,6 +174,7 @@ static const struct driver_ops qmp_ops = {
 	.kind = "qmp",
 	.pause = qmp_pause,
 	.resume = qmp_resume,
+	.look = qmp_look,
 	.save = qmp_save,
 	.load = qmp_load,
 	.describe = qmp_describe,

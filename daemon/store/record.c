@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <ufd/pager-dirty.h>
 
 /* Part of the ledger's layout: never reused. */
 enum tag {
@@ -13,6 +14,8 @@ enum tag {
 	TAG_MAPPER = UFD_OWN_TAG + 1,
 	TAG_BASE = UFD_OWN_TAG + 2,
 	TAG_ATTACHING = UFD_OWN_TAG + 3,
+	TAG_CONSUMER = UFD_OWN_TAG + 4, /* ids from 0 on */
+	TAG_PAUSE = UFD_OWN_TAG + 5,
 };
 
 enum flag {
@@ -43,6 +46,18 @@ struct mapper_layout {
 	int32_t copy_fd;
 };
 static_assert(sizeof(struct mapper_layout) == 24, "appended to only");
+
+struct consumer_layout {
+	char name[UFD_NAME_BYTES];
+	uint32_t quiesce;
+	uint32_t has_all_mappers;
+	char qmp[112];
+};
+static_assert(sizeof(struct consumer_layout) == UFD_NAME_BYTES + 8 + 112, "appended to only");
+
+struct pause_layout {
+	char qmp[112];
+};
 
 /* Return: 0 with *ret_n bytes, not more than @n_bytes and at least @n_least; -ENOENT, -EBADMSG. */
 static int get(const struct ufd_pager_guest *guest, uint32_t tag, uint32_t id, void *data,
@@ -172,4 +187,120 @@ int record_get_base(const struct ufd_pager_guest *guest, uint32_t memory, uint64
 	if (r == 0)
 		*ret = base;
 	return r;
+}
+
+/* ---- consumers ---- */
+
+static int get_consumer(const struct ufd_pager_guest *guest, uint32_t id,
+			struct consumer_layout *ret)
+{
+	size_t n;
+	int r = get(guest, TAG_CONSUMER, id, ret, sizeof(*ret), sizeof(*ret), &n);
+
+	if (r < 0)
+		return r;
+	ret->name[sizeof(ret->name) - 1] = '\0';
+	ret->qmp[sizeof(ret->qmp) - 1] = '\0';
+	return 0;
+}
+
+/* Return: the id of @name's record, or one that is free, or UFD_MAX_CONSUMERS. */
+static uint32_t find_place(const struct ufd_pager_guest *guest, const char *name)
+{
+	uint32_t place = UFD_MAX_CONSUMERS;
+
+	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++) {
+		struct consumer_layout layout;
+		int r = get_consumer(guest, i, &layout);
+
+		if (r == 0 && strcmp(layout.name, name) == 0)
+			return i;
+		if (r < 0 && place == UFD_MAX_CONSUMERS)
+			place = i;
+	}
+	return place;
+}
+
+int record_put_consumer(struct ufd_pager_guest *guest, const struct record_consumer *record)
+{
+	struct consumer_layout layout = {
+		.quiesce = record->quiesce,
+		.has_all_mappers = record->has_all_mappers,
+	};
+	uint32_t place = find_place(guest, record->name);
+
+	if (place == UFD_MAX_CONSUMERS)
+		return -ENOSPC;
+	memcpy(layout.name, record->name, sizeof(layout.name));
+	memcpy(layout.qmp, record->qmp, sizeof(record->qmp));
+	return ufd_pager_guest_put_record(guest, TAG_CONSUMER, place, &layout, sizeof(layout));
+}
+
+int record_get_consumer(const struct ufd_pager_guest *guest, const char *name,
+			struct record_consumer *ret)
+{
+	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++) {
+		struct consumer_layout layout;
+
+		if (get_consumer(guest, i, &layout) < 0 || strcmp(layout.name, name))
+			continue;
+		*ret = (struct record_consumer){
+			.quiesce = layout.quiesce,
+			.has_all_mappers = layout.has_all_mappers,
+		};
+		memcpy(ret->name, layout.name, sizeof(ret->name));
+		memcpy(ret->qmp, layout.qmp, sizeof(ret->qmp));
+		ret->qmp[sizeof(ret->qmp) - 1] = '\0';
+		return 0;
+	}
+	return -ENOENT;
+}
+
+void record_keep_consumers(struct ufd_pager_guest *guest,
+			   bool (*is_there)(struct ufd_pager_guest *guest, const char *name))
+{
+	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++) {
+		struct consumer_layout layout;
+
+		if (get_consumer(guest, i, &layout) == 0 && !is_there(guest, layout.name))
+			ufd_pager_guest_drop_record(guest, TAG_CONSUMER, i);
+	}
+}
+
+void record_drop_consumer(struct ufd_pager_guest *guest, const char *name)
+{
+	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++) {
+		struct consumer_layout layout;
+
+		if (get_consumer(guest, i, &layout) == 0 && strcmp(layout.name, name) == 0)
+			ufd_pager_guest_drop_record(guest, TAG_CONSUMER, i);
+	}
+}
+
+/* ---- pauses ---- */
+
+int record_put_pause(struct ufd_pager_guest *guest, const char *qmp)
+{
+	struct pause_layout layout = {};
+
+	strncpy(layout.qmp, qmp, RECORD_PATH_BYTES - 1);
+	return ufd_pager_guest_put_record(guest, TAG_PAUSE, 0, &layout, sizeof(layout));
+}
+
+int record_get_pause(const struct ufd_pager_guest *guest, char ret_qmp[RECORD_PATH_BYTES])
+{
+	struct pause_layout layout;
+	size_t n;
+	int r = get(guest, TAG_PAUSE, 0, &layout, sizeof(layout), sizeof(layout), &n);
+
+	if (r < 0)
+		return r;
+	memcpy(ret_qmp, layout.qmp, RECORD_PATH_BYTES);
+	ret_qmp[RECORD_PATH_BYTES - 1] = '\0';
+	return 0;
+}
+
+void record_drop_pause(struct ufd_pager_guest *guest)
+{
+	ufd_pager_guest_drop_record(guest, TAG_PAUSE, 0);
 }

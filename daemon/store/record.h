@@ -59,3 +59,24 @@ int record_get_base(const struct ufd_pager_guest *guest, uint32_t memory, uint64
 int record_put_attaching(struct ufd_pager_guest *guest, const struct record_mapper *record);
 int record_get_attaching(const struct ufd_pager_guest *guest, struct record_mapper *ret);
 void record_drop_attaching(struct ufd_pager_guest *guest);
+
+/* How a consumer of what was written is read: what the engine does not know of it. Zero is the default. */
+struct record_consumer {
+	char name[UFD_NAME_BYTES];
+	uint32_t quiesce; /* enum quiesce */
+	bool has_all_mappers;
+	char qmp[RECORD_PATH_BYTES]; /* "": the guest's own */
+};
+/* By its name. Getting: an engine's consumer without a record has the default. */
+int record_put_consumer(struct ufd_pager_guest *guest, const struct record_consumer *record);
+int record_get_consumer(const struct ufd_pager_guest *guest, const char *name,
+			struct record_consumer *ret);
+void record_drop_consumer(struct ufd_pager_guest *guest, const char *name);
+/* Drops those of consumers that are not there: their start was not finished. */
+void record_keep_consumers(struct ufd_pager_guest *guest,
+			   bool (*is_there)(struct ufd_pager_guest *guest, const char *name));
+
+/* Its VMM ran and is about to be paused, or is: whoever finds this lets it go on. @qmp: its monitor. */
+int record_put_pause(struct ufd_pager_guest *guest, const char *qmp);
+int record_get_pause(const struct ufd_pager_guest *guest, char ret_qmp[RECORD_PATH_BYTES]);
+void record_drop_pause(struct ufd_pager_guest *guest);

@@ -59,7 +59,7 @@ static void attach(const json_t *parameters)
 
 	if (json_is_integer(uffd))
 		FUZZ_ASSERT(client_check_uffd(fds[json_integer_value(uffd) & (N_FDS - 1)], 0,
-					      settings.track == UFD_TRACK_WP, &refusal) < 0);
+					      settings.track == SETTINGS_TRACK_WP, &refusal) < 0);
 	if (refusal.parameters)
 		refused(&refusal);
 	FUZZ_ASSERT(client_check_pagemap(fds[0], 0, &refusal) < 0);

@@ -71,7 +71,7 @@ START_TEST(every_key_is_understood)
 	ck_assert_uint_eq(config.n_jobs, 2);
 	ck_assert_uint_eq(config.defaults.policy, UFD_POLICY_POISON);
 	ck_assert_uint_eq(config.defaults.fault_deadline_s, 9);
-	ck_assert_uint_eq(config.defaults.track, UFD_TRACK_WP);
+	ck_assert_uint_eq(config.defaults.track, SETTINGS_TRACK_WP);
 	ck_assert_uint_eq(config.defaults.other_mappers, SETTINGS_OTHERS_EAGER);
 	ck_assert_uint_eq(config.defaults.populated, UFD_POPULATED_KEEP);
 	ck_assert_uint_eq(config.defaults.background, 0);
