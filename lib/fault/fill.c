@@ -326,6 +326,7 @@ void fill_read(struct demand *demand, struct slot *slot)
 	slot->request.offset = memory->source_offset + slot->pages.first * memory->page_bytes;
 	slot->request.length_bytes = slot->pages.count * memory->page_bytes;
 	slot->request.buffer = buffer;
+	slot->request.spare = slot->spare;
 	slot->request.ring = demand->ring;
 	slot->request.on_complete = fill_complete_elsewhere;
 	slot->request.owner = demand;

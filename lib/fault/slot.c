@@ -8,23 +8,32 @@
 #include <string.h>
 #include <sys/mman.h>
 
+static uint64_t slots_map_bytes(uint64_t buffer_bytes)
+{
+	return (buffer_bytes + SOURCE_SPARE_BYTES) * N_SLOTS;
+}
+
+/* Buffers, and behind them what sources unpack in. */
 static int slots_map(struct slots *slots, uint64_t page_bytes)
 {
 	uint64_t buffer_bytes = max_u64(SLOT_BYTES, page_bytes);
-	void *buffers;
+	uint64_t length = slots_map_bytes(buffer_bytes);
+	unsigned char *buffers;
 
-	buffers = mmap(NULL, buffer_bytes * N_SLOTS, PROT_READ | PROT_WRITE,
+	buffers = mmap(NULL, length, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (buffers == MAP_FAILED)
 		return -errno;
 	/* Guest bytes are not for core dumps; the rest is best effort (RLIMIT_MEMLOCK). */
-	(void)madvise(buffers, buffer_bytes * N_SLOTS, MADV_DONTDUMP);
-	(void)mlock2(buffers, buffer_bytes * N_SLOTS, MLOCK_ONFAULT);
+	(void)madvise(buffers, length, MADV_DONTDUMP);
+	(void)mlock2(buffers, length, MLOCK_ONFAULT);
 
 	slots->buffers = buffers;
 	slots->buffer_bytes = buffer_bytes;
-	for (unsigned int i = 0; i < N_SLOTS; i++)
-		slots->slots[i].buffer = (unsigned char *)buffers + i * buffer_bytes;
+	for (unsigned int i = 0; i < N_SLOTS; i++) {
+		slots->slots[i].buffer = buffers + i * buffer_bytes;
+		slots->slots[i].spare = buffers + N_SLOTS * buffer_bytes + i * SOURCE_SPARE_BYTES;
+	}
 	return 0;
 }
 
@@ -40,7 +49,7 @@ int slots_init(struct slots *slots, uint64_t page_bytes)
 void slots_done(struct slots *slots)
 {
 	if (slots->buffers)
-		munmap(slots->buffers, slots->buffer_bytes * N_SLOTS);
+		munmap(slots->buffers, slots_map_bytes(slots->buffer_bytes));
 	slots->buffers = NULL;
 }
 
@@ -57,13 +66,13 @@ int slots_grow(struct slots *slots, uint64_t page_bytes)
 	r = slots_map(slots, page_bytes);
 	if (r < 0)
 		return r;
-	munmap(old, old_bytes * N_SLOTS);
+	munmap(old, slots_map_bytes(old_bytes));
 	return 0;
 }
 
 void slots_trim(struct slots *slots)
 {
-	uint64_t length = slots->buffer_bytes * N_SLOTS;
+	uint64_t length = slots_map_bytes(slots->buffer_bytes);
 
 	if (slots->n_free != N_SLOTS || !slots->is_used)
 		return;
@@ -77,7 +86,7 @@ void slots_trim(struct slots *slots)
 struct slot *slot_take(struct slots *slots, enum slot_cause cause)
 {
 	struct slot *slot;
-	void *buffer;
+	void *buffer, *spare;
 
 	if (slots->n_free == 0)
 		return NULL;
@@ -86,7 +95,10 @@ struct slot *slot_take(struct slots *slots, enum slot_cause cause)
 
 	slot = &slots->slots[slots->free[--slots->n_free]];
 	buffer = slot->buffer;
-	*slot = (struct slot){ .cause = cause, .buffer = buffer, .state = SLOT_READING };
+	spare = slot->spare;
+	*slot = (struct slot){
+		.cause = cause, .buffer = buffer, .spare = spare, .state = SLOT_READING
+	};
 	slots->n_background += cause != CAUSE_DEMAND;
 	slots->is_used = true;
 	return slot;

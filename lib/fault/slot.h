@@ -47,6 +47,7 @@ struct slot {
 	uint64_t retry_at_ns;
 	unsigned int n_tries;
 	void *buffer;
+	void *spare;		  /* of the request */
 	int answer;		  /* of a source that completes elsewhere */
 	_Atomic bool is_answered; /* release by the completing thread */
 };

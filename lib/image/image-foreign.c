@@ -72,7 +72,8 @@ int image_open_foreign(struct image **ret, enum image_format format, const char 
 
 		if (format == IMAGE_CLOUD_HYPERVISOR && fd < 0)
 			path = name_ranges(path, text);
-		r = image_layer_open_flat(&opening.layers[opening.n], path, fd, i > 0, ret_error);
+		r = image_layer_open_flat(&opening.layers[opening.n], path,
+					  i == n_paths - 1 ? fd : -1, i > 0, ret_error);
 		if (r < 0)
 			return r;
 		opening.n++;

@@ -26,7 +26,7 @@ const char *image_format_name(enum image_format format);
  * image_open_foreign() - open files of another format
  * @paths: the base first, then the differences from the oldest to the newest; one for all but
  *	   Firecracker. Of Cloud Hypervisor the folder of the snapshot will do, too
- * @fd:    borrowed; the open file of the only path, or -1
+ * @fd:    borrowed; the open file of the last path, or -1
  *
  * Context: any; blocks, allocates. Return: 0, -EINVAL (lengths that cannot be), -EFBIG, -ENOMEM, -errno.
  */

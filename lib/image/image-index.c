@@ -175,10 +175,6 @@ int image_index_load(int fd, const char *name, const struct image_end *end, stru
 	const char *wrong;
 	int r;
 
-	if (footer->index_bytes > IMAGE_MAX_INDEX)
-		return image_fail(ret_error, -EFBIG,
-				  "%s has an index of %llu bytes, more than this release reads",
-				  name, (unsigned long long)footer->index_bytes);
 	if (footer->index_offset < IMAGE_HEADER_BYTES || footer->index_offset > footer->offset ||
 	    footer->index_bytes > footer->offset - footer->index_offset ||
 	    footer->index_bytes < sizeof(struct image_index_head))
@@ -202,6 +198,7 @@ int image_index_load(int fd, const char *name, const struct image_end *end, stru
 		return image_fail(ret_error, -EBADMSG,
 				  "the index of %s (offset %llu) makes no sense: %s", name, at,
 				  wrong);
+	index.n_bytes = footer->index_bytes;
 	*ret = index;
 	index.bytes = NULL;
 	return 0;

@@ -14,6 +14,7 @@
 /* Embedded; readable. */
 struct image_index {
 	void *bytes; /* owned; what the pointers below point into */
+	uint64_t n_bytes;
 	const struct image_index_head *head;
 	const char *hint; /* head->hint_bytes of it */
 	const struct image_memory_entry *memories;
@@ -25,8 +26,7 @@ struct image_index {
 /**
  * image_index_load() - read it and check it
  *
- * Context: any; blocks, allocates. Return: 0, -EBADMSG, -EFBIG (more than this reader takes),
- * -ENOMEM, -errno. On failure @ret is untouched.
+ * Context: any; blocks, allocates as much as the index has. Return: 0, -EBADMSG, -ENOMEM, -errno. On failure @ret is untouched.
  */
 int image_index_load(int fd, const char *name, const struct image_end *end, struct image_index *ret,
 		     const char **ret_error);

@@ -68,7 +68,7 @@ static int layer_new(struct image_layer **ret, const char *path, int fd, const c
 }
 
 int image_layer_open(struct image_layer **ret, const char *path, int fd, const uint8_t *digest,
-		     const char **ret_error)
+		     uint64_t max_index_bytes, const char **ret_error)
 {
 	_cleanup_(image_layer_freep) struct image_layer *layer = NULL;
 	struct image_end end;
@@ -77,6 +77,12 @@ int image_layer_open(struct image_layer **ret, const char *path, int fd, const u
 	r = layer_new(&layer, path, fd, ret_error);
 	if (r == 0)
 		r = image_end_find(layer->fd, path, digest, &end, ret_error);
+	if (r == 0 && end.footer.index_bytes > max_index_bytes)
+		return image_fail(ret_error, -EFBIG,
+				  "%s has an index of %llu bytes, more than the %llu that are read "
+				  "here",
+				  path, (unsigned long long)end.footer.index_bytes,
+				  (unsigned long long)max_index_bytes);
 	if (r == 0)
 		r = image_index_load(layer->fd, path, &end, &layer->index, ret_error);
 	if (r < 0)
@@ -178,6 +184,7 @@ static int make_index(struct image_index *index, uint64_t length_bytes,
 	if (n_runs_bytes)
 		memcpy(flat->runs, extents->runs, n_runs_bytes);
 	*index = (struct image_index){ .bytes = flat,
+				       .n_bytes = sizeof(*flat) + n_runs_bytes,
 				       .head = &flat->head,
 				       .hint = "",
 				       .memories = &flat->memory,

@@ -31,7 +31,7 @@ struct image_layer {
  * Context: any; blocks. Return: as image_open().
  */
 int image_layer_open(struct image_layer **ret, const char *path, int fd, const uint8_t *digest,
-		     const char **ret_error);
+		     uint64_t max_index_bytes, const char **ret_error);
 
 /*
  * A file of another format. @is_diff: holes are not there, else they are zero. Its one memory is called

@@ -15,6 +15,9 @@
 #include "image/image-chain.h"
 #include "image/image-error.h"
 
+/* Of an image that a stranger passed: he may cost us no more memory than this, some 80 GiB of a raw guest. */
+#define STRANGERS_INDEX (256 * MIB)
+
 struct image *image_ref(struct image *image)
 {
 	atomic_fetch_add_explicit(&image->n_refs, 1, memory_order_relaxed);
@@ -123,7 +126,8 @@ static int open_parent(const struct image_layer *child, struct image_layer **ret
 	int r = -ENOENT;
 
 	for (unsigned int i = 0; candidate(child, i, path); i++) {
-		int found = image_layer_open(ret, path, -1, child->index.head->parent, &why);
+		int found = image_layer_open(ret, path, -1, child->index.head->parent,
+					     IMAGE_MAX_INDEX, &why);
 
 		if (found == 0)
 			return 0;
@@ -183,7 +187,8 @@ int image_open(struct image **ret, const char *path, int fd, const struct image_
 	int r;
 
 	opts = opts ?: &none;
-	r = image_layer_open(&opening.layers[0], path, fd, opts->digest, ret_error);
+	r = image_layer_open(&opening.layers[0], path, fd, opts->digest,
+			     opts->without_parents ? STRANGERS_INDEX : IMAGE_MAX_INDEX, ret_error);
 	if (r < 0)
 		return r;
 	opening.n = 1;

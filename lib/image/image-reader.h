@@ -41,7 +41,7 @@ struct image_open_opts {
  * A parent is searched where the hint of its child says (from the child's folder), then under the same
  * name beside the child; it must have the digest that the child asks for, be it in an older commit.
  * Context: any; blocks, allocates. Return: 0, -EBADMSG (damaged, or no image), -EPROTONOSUPPORT (a
- * newer release is needed), -ENOENT (a file is missing), -ESTALE (a parent has another digest),
+ * newer release is needed), -EFBIG (its index is too large), -ENOENT (a file is missing), -ESTALE (a parent has another digest),
  * -ELOOP (more than 64 layers, or a circle), -EXDEV (@opts->without_parents), -ESPIPE (no regular file), -errno.
  */
 int image_open(struct image **ret, const char *path, int fd, const struct image_open_opts *opts,

@@ -11,8 +11,8 @@
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 #include "pager/adoption.h"
+#include "pager/kinds.h"
 #include "source/kinds.h"
-#include "source/spec.h"
 
 #define WHAT_BYTES     (UFD_NAME_BYTES + 32)
 #define ADDRESS_MAX    (UINT64_C(1) << 57) /* more than any user address, and far from wrapping */
@@ -229,7 +229,7 @@ static const char *check_source(struct adoption *adoption, uint32_t id, int fd)
 
 	if (kept_source_get(adoption->ledger, id, &kept))
 		return "has no record";
-	r = source_reopen(&source, kept.spec, fd, NULL);
+	r = kinds_source_reopen(&source, kept.spec, fd, NULL);
 	if (r < 0) {
 		instead = "cannot be read from";
 	} else {
@@ -263,7 +263,7 @@ static int open_source(struct adoption *adoption, uint32_t id, const struct kept
 		if (r < 0)
 			return adoption->refused ? adoption->refused : r;
 	}
-	r = source_reopen(ret, kept->spec, kept->is_file ? fd : -1, NULL);
+	r = kinds_source_reopen(ret, kept->spec, kept->is_file ? fd : -1, NULL);
 	if (r < 0)
 		adoption_report(adoption, "The source of %s cannot be opened: %s.", what,
 				strerror(-r));

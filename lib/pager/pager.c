@@ -11,9 +11,9 @@
 #include "base/clock.h"
 #include "base/opts.h"
 #include "kernel/features.h"
+#include "pager/kinds.h"
 #include "pager/paged.h"
 #include "source/kinds.h"
-#include "source/spec.h"
 
 EXPORT int ufd_pager_new(struct ufd_pager **ret, const struct ufd_pager_opts *given)
 {
@@ -163,7 +163,7 @@ EXPORT int ufd_source_new(struct ufd_source **ret, const struct ufd_source_ops *
 EXPORT int ufd_source_open(struct ufd_source **ret, const char *spec, int fd,
 			   const char **ret_error)
 {
-	return source_open((struct source **)ret, spec, fd, ret_error);
+	return kinds_source_open((struct source **)ret, spec, fd, ret_error);
 }
 
 EXPORT struct ufd_source *ufd_source_ref(struct ufd_source *source)

@@ -20,6 +20,7 @@ struct patient {
 	struct source_request request;
 	sem_t done; /* of a source that completes elsewhere */
 	int answer; /* before @done */
+	unsigned char spare[SOURCE_SPARE_BYTES];
 };
 
 int patient_new(struct patient **ret)
@@ -101,6 +102,7 @@ int patient_read(struct patient *patient, struct source *source, uint64_t offset
 			.offset = offset,
 			.length_bytes = n,
 			.buffer = to,
+			.spare = patient->spare,
 			.ring = patient->ring,
 			.on_complete = on_complete,
 			.owner = patient,

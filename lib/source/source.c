@@ -44,6 +44,19 @@ bool source_is_same_file(const struct source_identity *a, const struct source_id
 	       a->changed_ns == b->changed_ns;
 }
 
+bool source_where(struct source *source, uint64_t offset, struct source_where *ret)
+{
+	return source->ops->where && offset < source_length(source) &&
+	       source->ops->where(source, offset, ret);
+}
+
+void source_get_counts(struct source *source, struct source_counts *ret)
+{
+	*ret = (struct source_counts){};
+	if (source->ops->counts)
+		source->ops->counts(source, ret);
+}
+
 uint64_t source_length(struct source *source)
 {
 	return source->ops->length(source);
@@ -60,6 +73,7 @@ int source_read(struct source *source, struct source_request *request)
 		return SOURCE_SHORT;
 	request->is_in_ring = false;
 	request->n_done_bytes = 0;
+	request->n_part_bytes = 0;
 	return source->ops->read(source, request);
 }
 

@@ -30,18 +30,34 @@ enum source_answer {
 	SOURCE_SHORT,	/* it ends before these bytes */
 };
 
+#define SOURCE_SPARE_BYTES (128 * 1024)
+
 /* Embedded in the demand thread's slots; readable by the owner. (pager.h calls it struct ufd_read.)
  */
 struct source_request {
 	uint64_t offset; /* in the source */
 	uint64_t length_bytes;
-	void *buffer;	       /* borrowed; at least length_bytes */
-	struct uring *ring;    /* for io_uring; tokens are the request's address */
-	bool is_in_ring;       /* pending in the ring: give the completion to source_finish() */
+	void *buffer;	    /* borrowed; at least length_bytes */
+	struct uring *ring; /* for io_uring; tokens are the request's address */
+	bool is_in_ring;    /* pending in the ring: give the completion to source_finish() */
+	void *spare; /* borrowed; SOURCE_SPARE_BYTES for sources whose bytes lie packed; may be NULL */
 	uint32_t n_done_bytes; /* the source's: short reads go on from here */
+	uint32_t n_part_bytes; /* the source's, too: of the packed piece that is being read */
 	/* for source_complete(), on the completing thread: hands the request back to its owner */
 	void (*on_complete)(struct source_request *request, int answer);
 	void *owner;
+};
+
+/* Where the bytes of an offset lie, for people. */
+struct source_where {
+	const char *path; /* the source's own, valid while it is */
+	uint64_t offset;  /* in that file */
+};
+
+/* Readable; of sources whose bytes lie packed. */
+struct source_counts {
+	uint64_t frames_cached; /* taken from those that were unpacked before */
+	uint64_t frames_unpacked;
 };
 
 /* Which file it is, and since when it is as it is: what must be the same after a restart. Readable. */
@@ -66,6 +82,9 @@ struct source_ops {
 	void (*free)(struct source *source);
 	/* Of kinds that read an open file; else NULL. The fd is borrowed. */
 	int (*file)(struct source *source, struct source_identity *ret);
+	/* Of kinds that consist of several files, or pack them; else NULL. Asks nobody. */
+	bool (*where)(struct source *source, uint64_t offset, struct source_where *ret);
+	void (*counts)(struct source *source, struct source_counts *ret);
 };
 
 /* To be embedded first in each kind's own struct; private to the room. */
@@ -89,6 +108,12 @@ const char *source_spec(const struct source *source);
 /* The open file that it reads, borrowed, and which one it is; -EBADF if it is none. @ret may be NULL. */
 int source_file(struct source *source, struct source_identity *ret);
 bool source_is_same_file(const struct source_identity *a, const struct source_identity *b);
+
+/* Which byte of which file is wanted for @offset. Context: any. Return: false: it cannot be told, or is zero. */
+bool source_where(struct source *source, uint64_t offset, struct source_where *ret);
+
+/* Zero for sources that unpack nothing. Context: any. */
+void source_get_counts(struct source *source, struct source_counts *ret);
 
 /**
  * source_read() - fill the request's buffer, now or later

@@ -125,8 +125,11 @@ static int source_make(struct source **ret, const char *spec, int fd, bool is_ag
 	else if (!strcmp(spec, "backing"))
 		r = source_new_backing(ret);
 	else
-		return fail(ret_error, -EINVAL,
-			    "source: unknown '%s' (zero, backing, file:PATH[,offset=N])", spec);
+		return fail(
+			ret_error, -EINVAL,
+			"source: unknown '%s' (zero, backing, file:PATH[,offset=N], image:PATH, "
+			"firecracker:BASE[+DIFF], cloud-hypervisor:PATH)",
+			spec);
 	return r ? fail(ret_error, r, "source: out of memory") : 0;
 }
 
