@@ -44,6 +44,15 @@ void guest_views_done(struct guest_views *views)
 	*views = (struct guest_views){};
 }
 
+void memory_view_shift(struct memory_view *view, uint64_t base_bytes)
+{
+	view->length_bytes += base_bytes;
+	view->backing_offset -= min_u64(base_bytes, view->backing_offset);
+	view->states_first += base_bytes / view->page_bytes;
+	for (size_t i = 0; i < view->n_mappings; i++)
+		view->mappings[i].pages.first += base_bytes / view->page_bytes;
+}
+
 int view_reader_new(struct view_reader **ret)
 {
 	_cleanup_(view_reader_freep) struct view_reader *reader = calloc(1, sizeof(*reader));
@@ -170,10 +179,10 @@ static int find(const struct memory_view *view, struct page_range *pages)
 	pages->count = min_u64(pages->count, VIEW_EXTENT_PAGES);
 	if (pages->first < view->states_first) {
 		pages->count = min_u64(pages->count, view->states_first - pages->first);
-		return IN_FILE;
+		return has_file(view) ? IN_FILE : NOWHERE;
 	}
 	if (page >= view->states.n_pages)
-		return IN_FILE;
+		return has_file(view) ? IN_FILE : NOWHERE;
 	pages->count = min_u64(pages->count, view->states.n_pages - page);
 
 	state = page_states_get(&view->states, page);

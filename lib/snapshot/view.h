@@ -69,6 +69,9 @@ struct memory_view {
 
 void memory_view_done(struct memory_view *view);
 
+/* Count from so much before its first byte: as its owner does, or as the file. What lies there is the file's, or zero. */
+void memory_view_shift(struct memory_view *view, uint64_t base_bytes);
+
 /* Readable. All memories of a guest. */
 struct guest_views {
 	struct ledger *ledger;	      /* owned; a mapping of its own, which the states lie in */
