@@ -254,7 +254,7 @@ static char *make_kept(const struct parts *parts, struct source *source, const s
 	if (!text)
 		return NULL;
 	n = (size_t)snprintf(
-		text, KEPT_BYTES,
+		text, n_room,
 		"%s:", parts->format == IMAGE_UFDI ? "image" : image_format_name(parts->format));
 	for (size_t i = 0; i < parts->n_paths; i++) {
 		if (i)
