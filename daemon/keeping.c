@@ -30,7 +30,7 @@ static void add_promised(struct paging *paging, struct admission_need *need)
 			continue;
 		if (stats.page_bytes > (uint64_t)sysconf(_SC_PAGESIZE))
 			admission_add(&need->huge, stats.page_bytes, stats.absent_bytes);
-		else if (paging->settings.background && strncmp(memory->source, "file:", 5) == 0)
+		else if (paging->settings.background && strchr(memory->source, ':'))
 			need->filled_bytes += stats.absent_bytes;
 	}
 }

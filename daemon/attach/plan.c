@@ -92,11 +92,13 @@ int plan_check(const struct plan *plan, struct refusal *refusal)
 
 int plan_check_spec(const char *spec, bool may_use_paths, struct refusal *refusal)
 {
-	if (may_use_paths || strncmp(spec, "file:", 5) != 0 || spec[5] == '\0' || spec[5] == ',')
+	const char *path = strchr(spec, ':');
+
+	if (may_use_paths || !path || path[1] == '\0' || path[1] == ',')
 		return 0;
 	return refusal_set(refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", spec),
 			   "only root and ufdd's own user may name a path; pass the open file as "
-			   "source_fd with `file:`");
+			   "source_fd with `file:` or `image:`");
 }
 
 /* ---- against the process ---- */
