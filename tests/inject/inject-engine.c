@@ -401,8 +401,8 @@ static const char *const unless[] = {
 	"probe", "uffd_open", "uffd_handshake", "backing_create",
 	/* of pages that others touch, of policy poison, of block devices: system tests and the model */
 	"backing_find_data", "backing_write", "uffd_poison", "uffd_write_protect", "identify",
-	/* of sources that nobody can make again, memories that are gone, mappings that were half made */
-	"source_new_gone", "memory_new_forgotten", "adopt_mappings",
+	/* of sources that nobody can make again, and memories that are gone */
+	"source_new_gone", "memory_new_forgotten",
 	/* of files on file systems that hang */
 	"closing_close",
 	/* of trackers */

@@ -520,7 +520,7 @@ static const struct {
 	{ act_owner_writes, 14 },   { act_owner_fills, 150 },
 	{ act_owner_prefills, 20 }, { act_split, 4 },
 	{ act_unmap, 3 },	    { act_truncate, 3 },
-	{ act_plug, 12 },	    { act_open, 6 },
+	{ act_plug, 4 },	    { act_open, 6 },
 	{ act_machine, 12 },	    { act_crash, 24 },
 	{ act_command, 8 },	    { act_track, 12 },
 };
