@@ -37,6 +37,7 @@ struct search {
 	pid_t pid;
 	struct refusal *refusal;
 	struct process_memories found;
+	bool is_paged; /* by us: a registered mapping is not refused */
 };
 
 static void memory_done(struct process_memory *memory)
@@ -368,7 +369,8 @@ static int take_map(struct search *search, const struct proc_map *map)
 		if (r < 0)
 			return r;
 	}
-	if (flags.is_uffd_missing || flags.is_uffd_minor || flags.is_uffd_wp)
+	if (!search->is_paged &&
+	    (flags.is_uffd_missing || flags.is_uffd_minor || flags.is_uffd_wp))
 		return refuse_other_uffd(search, map, &flags);
 	return add_mapping(search, memory, map);
 }
@@ -429,11 +431,12 @@ static int take_all(struct search *search, const char *const *matches, size_t n_
 	return 0;
 }
 
-int process_find_memories(pid_t pid, const char *const *matches, size_t n_matches,
-			  struct process_memories *ret, struct refusal *refusal)
+static int find_memories(struct search search, const char *const *matches, size_t n_matches,
+			 struct process_memories *ret)
 {
 	_cleanup_(proc_maps_done) struct proc_maps maps = {};
-	struct search search = { .pid = pid, .refusal = refusal };
+	struct refusal *refusal = search.refusal;
+	pid_t pid = search.pid;
 	int r;
 
 	r = proc_maps_read(pid, &maps);
@@ -454,4 +457,17 @@ int process_find_memories(pid_t pid, const char *const *matches, size_t n_matche
 	}
 	*ret = search.found;
 	return 0;
+}
+
+int process_find_memories(pid_t pid, const char *const *matches, size_t n_matches,
+			  struct process_memories *ret, struct refusal *refusal)
+{
+	return find_memories((struct search){ .pid = pid, .refusal = refusal }, matches, n_matches,
+			     ret);
+}
+
+int process_find_paged_memories(pid_t pid, struct process_memories *ret, struct refusal *refusal)
+{
+	return find_memories((struct search){ .pid = pid, .refusal = refusal, .is_paged = true },
+			     NULL, 0, ret);
 }

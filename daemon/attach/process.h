@@ -132,4 +132,7 @@ struct process_memories {
 int process_find_memories(pid_t pid, const char *const *matches, size_t n_matches,
 			  struct process_memories *ret, struct refusal *refusal);
 
+/* The same without matches, of a process that we page already: to look at them. */
+int process_find_paged_memories(pid_t pid, struct process_memories *ret, struct refusal *refusal);
+
 void process_memories_done(struct process_memories *memories);

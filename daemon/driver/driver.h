@@ -35,6 +35,12 @@ struct driver_ops {
 	int (*load)(struct driver *driver, int state_fd, struct refusal *refusal);
 	/* What describes the machine in a manifest: an object of facts, for people. */
 	int (*describe)(struct driver *driver, json_t **ret_machine, struct refusal *refusal);
+	/*
+	 * Settings that save() and load() change for a while, as one number; and, after a daemon that died
+	 * meanwhile, as they were: what it left under way is ended.
+	 */
+	int (*remember)(struct driver *driver, uint32_t *ret_state, struct refusal *refusal);
+	int (*recall)(struct driver *driver, uint32_t state, struct refusal *refusal);
 	void (*close)(struct driver *driver);
 };
 

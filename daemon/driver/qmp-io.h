@@ -45,4 +45,6 @@ int qmp_wait(struct qmp *qmp, int other, short events, bool *ret_is_ready, uint6
 
 /* qmp-state.c */
 int qmp_save(struct driver *driver, int state_fd, uint64_t *ret_bytes, struct refusal *refusal);
+int qmp_remember(struct driver *driver, uint32_t *ret_state, struct refusal *refusal);
+int qmp_recall(struct driver *driver, uint32_t state, struct refusal *refusal);
 int qmp_load(struct driver *driver, int state_fd, struct refusal *refusal);

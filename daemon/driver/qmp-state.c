@@ -218,6 +218,29 @@ static int prepare(struct qmp *qmp, struct capabilities *ret_before, struct refu
 	return capabilities_write(qmp, true, true, refusal);
 }
 
+enum { WAS_IGNORE_SHARED = 1 << 0, WAS_EVENTS = 1 << 1 };
+
+int qmp_remember(struct driver *driver, uint32_t *ret_state, struct refusal *refusal)
+{
+	struct capabilities now;
+	int r = capabilities_read((struct qmp *)driver, &now, refusal);
+
+	if (r)
+		return r;
+	*ret_state = (now.was_ignore_shared ? WAS_IGNORE_SHARED : 0) |
+		     (now.was_events ? WAS_EVENTS : 0);
+	return 0;
+}
+
+/* A migration that a dead daemon's socket took has failed by itself, or will be cancelled here. */
+int qmp_recall(struct driver *driver, uint32_t state, struct refusal *refusal)
+{
+	struct qmp *qmp = (struct qmp *)driver;
+
+	cancel(qmp);
+	return capabilities_write(qmp, state & WAS_IGNORE_SHARED, state & WAS_EVENTS, refusal);
+}
+
 int qmp_save(struct driver *driver, int state_fd, uint64_t *ret_bytes, struct refusal *refusal)
 {
 	struct qmp *qmp = (struct qmp *)driver;

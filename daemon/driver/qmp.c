@@ -128,7 +128,10 @@ static int qmp_look(struct driver *driver, bool *ret_is_running, bool *ret_is_pa
 	if (r)
 		return r;
 	*ret_is_running = status.is_running;
-	*ret_is_paused = strcmp(status.name, "paused") == 0;
+	/* the latter two: behind and within a save of its devices */
+	*ret_is_paused = strcmp(status.name, "paused") == 0 ||
+			 strcmp(status.name, "postmigrate") == 0 ||
+			 strcmp(status.name, "finish-migrate") == 0;
 	return 0;
 }
 
@@ -178,6 +181,8 @@ static const struct driver_ops qmp_ops = {
 	.save = qmp_save,
 	.load = qmp_load,
 	.describe = qmp_describe,
+	.remember = qmp_remember,
+	.recall = qmp_recall,
 	.close = qmp_close,
 };
 
