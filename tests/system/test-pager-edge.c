@@ -21,6 +21,8 @@
 #include "support/unit.h"
 #include "ufd/pager.h"
 
+#define PATIENCE_S 20 /* for what takes no time at all, on a machine that is slow and busy */
+
 /* ---- an engine, and this process as one of its mappers ---- */
 
 struct edge {
@@ -113,7 +115,7 @@ static void wait_event(struct edge *edge, uint32_t kind)
 	struct pollfd wait = { .fd = ufd_pager_fd(edge->pager), .events = POLLIN };
 
 	while (!edge->n_events[kind]) {
-		ck_assert_msg(poll(&wait, 1, 8000) == 1, "event %u never came", kind);
+		ck_assert_msg(poll(&wait, 1, PATIENCE_S * 1000) == 1, "event %u never came", kind);
 		ufd_pager_dispatch(edge->pager);
 	}
 }
@@ -143,12 +145,13 @@ static void touch(struct toucher *toucher, void *view, uint64_t page)
 	ck_assert_int_eq(pthread_create(&toucher->thread, NULL, toucher_main, toucher), 0);
 }
 
-static bool touch_ends(struct toucher *toucher, uint64_t timeout_ns)
+/* If it does not hang: a slow machine is no failure. */
+static bool touch_ends(struct toucher *toucher)
 {
 	struct timespec until;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += (time_t)(timeout_ns / NSEC_PER_SEC);
+	until.tv_sec += PATIENCE_S;
 	return pthread_timedjoin_np(toucher->thread, NULL, &until) == 0;
 }
 
@@ -175,7 +178,7 @@ START_TEST(a_written_page_wakes_who_waits_for_it)
 	ck_assert_int_eq(pwrite(memfd, &word, sizeof(word), 3 * 4096), sizeof(word));
 	ck_assert_int_eq(ufd_pager_guest_note_write(edge.guest, memory, 3 * 4096, 4096), 0);
 	gate_open(&edge.gate);
-	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "the waiter was never woken");
+	ck_assert_msg(touch_ends(&toucher), "the waiter was never woken");
 	ck_assert_uint_eq(toucher.seen, 4711);
 	edge_done(&edge);
 }
@@ -204,7 +207,7 @@ START_TEST(a_discard_in_one_mapping_wakes_who_waits_in_another)
 	gate_wait_held(&edge.gate, 1);
 	ck_assert_int_eq(madvise((char *)first + 3 * 4096, 4096, MADV_REMOVE), 0);
 	gate_open(&edge.gate);
-	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "the waiter was never woken");
+	ck_assert_msg(touch_ends(&toucher), "the waiter was never woken");
 	ck_assert_uint_eq(toucher.seen, 0);
 	edge_done(&edge);
 }
@@ -258,7 +261,7 @@ START_TEST(what_only_the_dead_mapped_does_not_hold_up_the_living)
 	child_stop(&child);
 	wait_event(&edge, UFD_EVENT_MAPPER_ENDED);
 	gate_open(&edge.gate);
-	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, 5 * NSEC_PER_SEC), 0);
+	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, PATIENCE_S * NSEC_PER_SEC), 0);
 	wait_event(&edge, UFD_EVENT_COMPLETED);
 	wait_event(&edge, UFD_EVENT_GRADUATED);
 	n_reads = edge.gate.n_reads;
@@ -288,7 +291,7 @@ START_TEST(a_hot_plug_that_failed_does_not_hold_up_completion)
 	munmap(view, MIB);
 	ck_assert_int_lt(add_view(&edge, edge.mapper, dimm, view, MIB), 0);
 	gate_open(&edge.gate);
-	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, 5 * NSEC_PER_SEC), 0);
+	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, PATIENCE_S * NSEC_PER_SEC), 0);
 	wait_event(&edge, UFD_EVENT_GRADUATED);
 	edge_done(&edge);
 }
@@ -381,9 +384,9 @@ START_TEST(a_uffd_made_blocking_does_not_block_us)
 	ck_assert_int_eq(fcntl(edge.uffd, F_SETFL, 0), 0);
 	ck_assert_int_eq(ufd_pager_guest_start(edge.guest), 0);
 	ck_assert_int_eq(pthread_create(&toucher.thread, NULL, prefetch_main, &edge), 0);
-	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "a command never came back");
+	ck_assert_msg(touch_ends(&toucher), "a command never came back");
 	touch(&toucher, view, 200);
-	ck_assert_msg(touch_ends(&toucher, 3 * NSEC_PER_SEC), "a fault was never answered");
+	ck_assert_msg(touch_ends(&toucher), "a fault was never answered");
 	ck_assert_uint_eq(toucher.seen, child_word(200, 0));
 	edge_done(&edge);
 }
@@ -416,7 +419,7 @@ START_TEST(a_deadline_that_never_comes_does_not_spin)
 	ck_assert_msg(n_reads < 20, "%lu reads in 300 ms", n_reads);
 	edge.gate.error = 0;
 	gate_open(&edge.gate);
-	ck_assert(touch_ends(&toucher, 5 * NSEC_PER_SEC));
+	ck_assert(touch_ends(&toucher));
 	ck_assert_uint_eq(toucher.seen, child_word(3, 0));
 	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, UINT64_MAX), 0);
 	edge_done(&edge);
@@ -490,9 +493,9 @@ START_TEST(larger_pages_come_while_fills_are_under_way)
 	r = add_view(&edge, edge.mapper, id, (void *)address, 8 * MIB);
 	ck_assert_msg(r == 0 || r == -EBUSY, "%s", strerror(-r));
 	gate_open(&edge.gate);
-	ck_assert(touch_ends(&toucher, 5 * NSEC_PER_SEC));
+	ck_assert(touch_ends(&toucher));
 	ck_assert_uint_eq(toucher.seen, child_word(3, 0));
-	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, 5 * NSEC_PER_SEC), 0);
+	ck_assert_int_eq(ufd_pager_guest_finish(edge.guest, PATIENCE_S * NSEC_PER_SEC), 0);
 	edge_done(&edge);
 }
 END_TEST
@@ -539,7 +542,7 @@ START_TEST(a_stalled_page_that_turns_out_to_be_a_hole_wakes_its_waiter)
 	wait_event(&edge, UFD_EVENT_STALLED);
 	edge.gate.extent = UFD_SOURCE_ZERO;
 	ck_assert_int_eq(ufd_pager_guest_prefetch(edge.guest, memory, 0, MIB), 0);
-	ck_assert_msg(touch_ends(&toucher, 5 * NSEC_PER_SEC), "the waiter was never woken");
+	ck_assert_msg(touch_ends(&toucher), "the waiter was never woken");
 	ck_assert_uint_eq(toucher.seen, 0);
 	wait_event(&edge, UFD_EVENT_RECOVERED);
 	edge_done(&edge);

@@ -346,7 +346,7 @@ START_TEST(who_does_not_turn_is_named)
 	while (ufd_pager_is_alive(pager, &name))
 		wait_a_moment();
 	ck_assert_str_eq(name, "stuck");
-	ck_assert_uint_lt(clock_now_ns() - start_ns, 4 * NSEC_PER_SEC);
+	ck_assert_uint_lt(clock_now_ns() - start_ns, 30 * NSEC_PER_SEC);
 
 	sem_post(&blocker.go_on);
 	while (!ufd_pager_is_alive(pager, &name))
@@ -386,7 +386,7 @@ START_TEST(to_leave_waits_for_no_source)
 		wait_a_moment();
 	start_ns = clock_now_ns();
 	own.guest = ufd_pager_guest_leave(own.guest);
-	ck_assert_uint_lt(clock_now_ns() - start_ns, NSEC_PER_SEC);
+	ck_assert_uint_lt(clock_now_ns() - start_ns, 30 * NSEC_PER_SEC); /* not for ever */
 	/* and should the answer come after all, it finds where it belongs */
 	ufd_read_complete(pending, UFD_SOURCE_ZERO);
 	own_done(&own);

@@ -158,7 +158,8 @@ START_TEST(a_process_that_waits_for_a_page_is_attached_or_refused_unharmed)
 
 	if (HAS_SPARE_THREAD && cases[_i].is_alone)
 		unit_skip("ThreadSanitizer gives every process a thread that can be stopped");
-	opts.timeout_ns = 600 * NSEC_PER_MSEC;
+	if (!cases[_i].attaches)
+		opts.timeout_ns = 600 * NSEC_PER_MSEC;
 	stuck_start(&stuck, cases[_i].touch, cases[_i].is_alone);
 	start_ns = clock_now_ns();
 	for (int i = 0; i < (cases[_i].attaches ? 10 : 1); i++) {
@@ -172,7 +173,8 @@ START_TEST(a_process_that_waits_for_a_page_is_attached_or_refused_unharmed)
 			expect_refusal(stuck.pid, &opts, "wait in the kernel");
 		}
 	}
-	ck_assert_uint_lt(clock_now_ns() - start_ns, 10 * NSEC_PER_SEC);
+	/* a single attach that waits for its timeout is too much, a slow machine is not */
+	ck_assert_uint_lt(clock_now_ns() - start_ns, 30 * NSEC_PER_SEC);
 	stuck_done(&stuck);
 }
 END_TEST

@@ -4,9 +4,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "base/units.h"
 #include "guest/memory.h"
 #include "support/unit.h"
 
@@ -55,17 +56,45 @@ START_TEST(a_new_memory_is_wholly_absent)
 }
 END_TEST
 
-/* 64 MiB of states, of which not a page may be touched, neither by the first process nor by the
- * next. */
-START_TEST(a_tebibyte_is_attached_and_adopted_within_100_ms_and_costs_no_memory)
+/* What other processes do meanwhile does not count. */
+static uint64_t cpu_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t time_touching(size_t n_bytes)
+{
+	volatile char *bytes = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t start_ns;
+
+	ck_assert_ptr_ne((void *)bytes, MAP_FAILED);
+	madvise((void *)bytes, n_bytes, MADV_NOHUGEPAGE);
+	start_ns = cpu_now_ns();
+	for (size_t i = 0; i < n_bytes; i += PAGE)
+		bytes[i] = 1;
+	start_ns = cpu_now_ns() - start_ns;
+	munmap((void *)bytes, n_bytes);
+	return start_ns;
+}
+
+/*
+ * 64 MiB of states, of which not a page may be touched, neither by the first process nor by the next:
+ * no memory is allocated for them, and it takes less time than touching as much memory does.
+ */
+START_TEST(a_tebibyte_is_attached_and_adopted_without_touching_its_states)
 {
 	_cleanup_(memory_freep) struct memory *memory = NULL, *adopted = NULL;
 	struct memory_config config = anon_config(TIB / PAGE);
-	uint64_t n_pages = TIB / PAGE, start_ns = clock_now_ns();
+	uint64_t n_pages = TIB / PAGE, touching_ns = time_touching(64 * MIB), start_ns;
 
 	make_ledger();
+	start_ns = cpu_now_ns();
 	ck_assert_int_eq(memory_new(&memory, 0, &config, ledger), 0);
-	ck_assert_uint_lt(clock_now_ns() - start_ns, 100 * NSEC_PER_MSEC);
+	ck_assert_uint_lt(cpu_now_ns() - start_ns, touching_ns);
 	ck_assert_uint_eq(memory->n_absent, n_pages);
 	ck_assert_uint_lt(ledger_allocated(), 256 * KIB);
 
@@ -74,9 +103,9 @@ START_TEST(a_tebibyte_is_attached_and_adopted_within_100_ms_and_costs_no_memory)
 	page_states_move_all(&memory->states, (struct page_range){ 1020, 30 }, PAGE_FILLING,
 			     PAGE_PRESENT);
 	page_states_move(&memory->states, n_pages - 1, PAGE_ABSENT, PAGE_REMOVED);
-	start_ns = clock_now_ns();
+	start_ns = cpu_now_ns();
 	ck_assert_int_eq(memory_adopt(&adopted, 0, &config, ledger), 0);
-	ck_assert_uint_lt(clock_now_ns() - start_ns, 100 * NSEC_PER_MSEC);
+	ck_assert_uint_lt(cpu_now_ns() - start_ns, touching_ns);
 	ck_assert_uint_eq(adopted->n_absent, n_pages - 30 - 1);
 	ck_assert_uint_lt(ledger_allocated(), 512 * KIB);
 	ledger_free(ledger);
@@ -372,8 +401,12 @@ START_TEST(dirty_bits_cover_the_range_and_no_more)
 	ck_assert_int_eq(memory_new(&memory, 0, &config, ledger), 0);
 	memory_mark_dirty(memory, dirty[_i].pages); /* no tracker: nothing happens */
 	ck_assert(!memory_is_tracked(memory));
-	ck_assert_int_eq(memory_track(memory, ledger, 0), 0);
-	ck_assert_int_eq(memory_track(memory, ledger, 5), 0);
+	ck_assert_int_eq(memory_add_maps(memory, ledger, 0), 0);
+	ck_assert_int_eq(memory_add_maps(memory, ledger, 5), 0);
+	memory_mark_dirty(memory, dirty[_i].pages); /* nor has it begun */
+	ck_assert_uint_eq(memory->dirty.maps[0].pending[0], 0);
+	dirty_maps_arm(&memory->dirty, 0);
+	dirty_maps_arm(&memory->dirty, 5);
 	ck_assert(memory_is_tracked(memory));
 	memory_mark_dirty(memory, dirty[_i].pages);
 	for (int i = 0; i < 3; i++) {
@@ -383,13 +416,13 @@ START_TEST(dirty_bits_cover_the_range_and_no_more)
 	}
 	/* a successor finds them, and they go */
 	offset = memory->dirty.maps[5].area_offset;
-	memory_untrack(memory, 0);
-	memory_untrack(memory, 5);
+	dirty_maps_disarm(&memory->dirty, 0);
+	dirty_maps_disarm(&memory->dirty, 5);
 	ck_assert(!memory_is_tracked(memory));
-	ck_assert_int_eq(memory_track_again(memory, ledger, 1, offset), 0);
+	ck_assert_int_eq(memory_adopt_maps(memory, ledger, 1, offset), 0);
 	for (int i = 0; i < 3; i++)
 		ck_assert_uint_eq(memory->dirty.maps[1].pending[i], dirty[_i].words[i]);
-	ck_assert_int_eq(memory_track_again(memory, ledger, 2, offset + 1), LEDGER_DAMAGED);
+	ck_assert_int_eq(memory_adopt_maps(memory, ledger, 2, offset + 1), LEDGER_DAMAGED);
 	memory_drop_maps(memory, ledger, 5);
 	ck_assert_uint_eq(memory->dirty.maps[1].pending[0], 0);
 	ledger_free(ledger);
@@ -438,7 +471,7 @@ int main(void)
 		"memory",
 		(struct unit_test[]){
 			UNIT(a_new_memory_is_wholly_absent),
-			UNIT(a_tebibyte_is_attached_and_adopted_within_100_ms_and_costs_no_memory),
+			UNIT(a_tebibyte_is_attached_and_adopted_without_touching_its_states),
 			UNIT_TABLE(adopted_pages_are_as_they_were, are_backing_sources),
 			UNIT_TABLE(a_memory_that_differs_from_its_record_is_not_adopted,
 				   differences),
