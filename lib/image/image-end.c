@@ -100,6 +100,9 @@ static int scan(int fd, const struct image_header *header, uint64_t start, uint6
 		for (uint64_t at = end; at > first; at -= IMAGE_ALIGN) {
 			struct image_footer footer;
 
+			/* a mark looks like a broken footer */
+			if (is_aligned(at - IMAGE_ALIGN, IMAGE_STRIDE))
+				continue;
 			memcpy(&footer, piece + (at - IMAGE_ALIGN - first), sizeof(footer));
 			r = judge(header, &footer, at - IMAGE_ALIGN);
 			if (r == NOTHING)
