@@ -162,6 +162,8 @@ static void command_do(struct demand *demand, struct command *command)
 		break;
 	case COMMAND_KEEP:
 		(void)command_keep(demand, command);
+		/* it came while its memory was tracked: the baseline had nothing there */
+		memory_mark_dirty(command->memory, command->pages);
 		break;
 	case COMMAND_FINISH:
 		demand->background.is_forced = true;
@@ -185,6 +187,13 @@ static void command_do(struct demand *demand, struct command *command)
 	case COMMAND_TELL:
 		demand_tell(demand, command->notice.kind, command->memory, command->pages.first,
 			    command->notice.value);
+		break;
+	case COMMAND_TRACK:
+		if (command->memory)
+			demand->is_graduated[command->memory->id] = false;
+		break;
+	case COMMAND_HOLES:
+		command->result = track_holes(demand, command);
 		break;
 	case COMMAND_WAKE_ALL:
 		park_wake_all(demand);

@@ -26,8 +26,11 @@ enum command_kind {
 			  */
 	COMMAND_GRADUATE, /* @memory is about to be unregistered: the kernel is the truth now */
 	COMMAND_FORGET, /* @memory is mapped nowhere any more: drop its pages; -EBUSY while one is read */
-	COMMAND_REPLACE,  /* @memory takes the place of the forgotten one with its id */
-	COMMAND_TELL,	  /* put @notice into the queue, whose one producer is the demand thread */
+	COMMAND_REPLACE, /* @memory takes the place of the forgotten one with its id */
+	COMMAND_TELL,	 /* put @notice into the queue, whose one producer is the demand thread */
+	COMMAND_TRACK, /* what is done from now on is protected and marked for those who are armed; @memory is
+			 * registered again */
+	COMMAND_HOLES, /* present pages of @pages that are not there are removed; if @is_written, that was a write */
 	COMMAND_WAKE_ALL, /* every mapping of every mapper, after adoption */
 	COMMAND_STOP,
 };
@@ -49,6 +52,7 @@ struct command {
 	struct memory *memory;
 	struct page_range pages;
 	bool is_alone;
+	bool is_written;
 	struct notice notice;
 	int result;
 	sem_t done; /* private to demand_command() */

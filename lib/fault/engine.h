@@ -148,6 +148,11 @@ void put_recover(struct demand *demand);
 void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page);
 void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone);
 
+/* ---- track.c: for trackers ---- */
+
+/* COMMAND_HOLES. Return: 0, -errno. */
+int track_holes(struct demand *demand, const struct command *command);
+
 /* ---- command.c ---- */
 
 void commands_take(struct demand *demand);

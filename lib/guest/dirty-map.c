@@ -85,8 +85,8 @@ void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages)
 			atomic_store_explicit(&words[i], 0, memory_order_relaxed);
 }
 
-void dirty_maps_arm(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,
-		    uint64_t n_pages)
+void dirty_maps_place(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,
+		      uint64_t n_pages)
 {
 	_Atomic uint64_t *words = area;
 
@@ -95,13 +95,16 @@ void dirty_maps_arm(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t
 		.unacked = words + dirty_map_words(n_pages),
 		.area_offset = area_offset,
 	};
+}
+
+void dirty_maps_arm(struct dirty_maps *maps, uint32_t slot)
+{
 	/* pairs with the acquire in dirty_maps_mark() */
 	atomic_fetch_or_explicit(&maps->armed, UINT32_C(1) << slot, memory_order_release);
 }
 
 void dirty_maps_disarm(struct dirty_maps *maps, uint32_t slot)
 {
-	/* the area stays mapped for those who are in dirty_maps_mark() now */
 	atomic_fetch_and_explicit(&maps->armed, ~(UINT32_C(1) << slot), memory_order_acq_rel);
 }
 

@@ -22,7 +22,7 @@
 
 #define MAX_CONSUMERS 8
 
-/* Readable. Of one consumer; NULL unless it is armed. */
+/* Readable. Of one consumer; NULL if it has none. */
 struct dirty_map {
 	_Atomic uint64_t *pending; /* borrowed from the ledger */
 	_Atomic uint64_t *unacked;
@@ -31,7 +31,8 @@ struct dirty_map {
 
 /* Embedded in a memory; readable. */
 struct dirty_maps {
-	_Atomic uint32_t armed; /* bit i: consumer i has a map. Release: the map is there */
+	_Atomic uint32_t
+		armed; /* bit i: what is written is marked for consumer i. Release: the maps are there */
 	struct dirty_map maps[MAX_CONSUMERS];
 };
 
@@ -62,9 +63,11 @@ void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pag
 
 void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages);
 
-/* Give consumer @slot its maps, which lie in @area; or take them away. Nobody else knows of the area yet. */
-void dirty_maps_arm(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,
-		    uint64_t n_pages);
+/* Consumer @slot has its maps in @area. Nobody marks there before they are armed. */
+void dirty_maps_place(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,
+		      uint64_t n_pages);
+void dirty_maps_arm(struct dirty_maps *maps, uint32_t slot);
+/* The area stays where it is: others may be marking there now. */
 void dirty_maps_disarm(struct dirty_maps *maps, uint32_t slot);
 
 /* In the pending maps of all consumers. */

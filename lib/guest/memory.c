@@ -295,7 +295,7 @@ void memory_mark_dirty(struct memory *memory, struct page_range pages)
 	dirty_maps_mark(&memory->dirty, pages);
 }
 
-int memory_track(struct memory *memory, struct ledger *ledger, uint32_t slot)
+int memory_add_maps(struct memory *memory, struct ledger *ledger, uint32_t slot)
 {
 	uint64_t n_pages = memory_n_pages(memory), offset;
 	void *area;
@@ -303,12 +303,12 @@ int memory_track(struct memory *memory, struct ledger *ledger, uint32_t slot)
 
 	if (r < 0)
 		return r;
-	dirty_maps_arm(&memory->dirty, slot, area, offset, n_pages);
+	dirty_maps_place(&memory->dirty, slot, area, offset, n_pages);
 	return 0;
 }
 
-int memory_track_again(struct memory *memory, struct ledger *ledger, uint32_t slot,
-		       uint64_t area_offset)
+int memory_adopt_maps(struct memory *memory, struct ledger *ledger, uint32_t slot,
+		      uint64_t area_offset)
 {
 	uint64_t n_pages = memory_n_pages(memory);
 	void *area;
@@ -316,13 +316,8 @@ int memory_track_again(struct memory *memory, struct ledger *ledger, uint32_t sl
 
 	if (r)
 		return r;
-	dirty_maps_arm(&memory->dirty, slot, area, area_offset, n_pages);
+	dirty_maps_place(&memory->dirty, slot, area, area_offset, n_pages);
 	return 0;
-}
-
-void memory_untrack(struct memory *memory, uint32_t slot)
-{
-	dirty_maps_disarm(&memory->dirty, slot);
 }
 
 void memory_drop_maps(struct memory *memory, struct ledger *ledger, uint32_t slot)

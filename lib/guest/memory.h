@@ -117,13 +117,12 @@ static inline bool memory_is_tracked(const struct memory *memory)
  */
 void memory_mark_dirty(struct memory *memory, struct page_range pages);
 
-/* Maps for consumer @slot in the ledger, all clean. Context: not demand. Return: 0, -ENOSPC, -errno. */
-int memory_track(struct memory *memory, struct ledger *ledger, uint32_t slot);
+/* Maps for consumer @slot in the ledger, clean and not armed. Context: not demand. Return: 0, -ENOSPC, -errno. */
+int memory_add_maps(struct memory *memory, struct ledger *ledger, uint32_t slot);
 /* Those of a former process. Return: 0, LEDGER_DAMAGED, -errno. */
-int memory_track_again(struct memory *memory, struct ledger *ledger, uint32_t slot,
-		       uint64_t area_offset);
-/* The caller sees to it that nobody marks pages there any more before the maps go. */
-void memory_untrack(struct memory *memory, uint32_t slot);
+int memory_adopt_maps(struct memory *memory, struct ledger *ledger, uint32_t slot,
+		      uint64_t area_offset);
+/* They are not armed, and nobody marks there any more. None is fine. */
 void memory_drop_maps(struct memory *memory, struct ledger *ledger, uint32_t slot);
 
 /*

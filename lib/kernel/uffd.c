@@ -170,25 +170,31 @@ static struct uffdio_range range_of(struct hva_range range)
 	return (struct uffdio_range){ .start = range.start.v, .len = range.length_bytes };
 }
 
-/*
- * REGISTER and UNREGISTER say ENOMEM when the process has ended, and when it has too many
- * mappings to split one more. To take the second for the first would give up a living guest, so
- * ask again by a COPY that cannot succeed (its source is unreadable): only a dead mm says ESRCH.
- */
-static int gone_or_no_memory(int fd, struct hva_range range)
+/* A COPY that cannot succeed, since its source is unreadable: only a dead mm says ESRCH. */
+int uffd_is_gone(int fd, struct hva address, bool *ret_is_gone)
 {
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-	struct uffdio_copy copy = { .dst = range.start.v, .len = page_bytes };
+	struct uffdio_copy copy = { .dst = address.v, .len = page_bytes };
 	void *unreadable = mmap(NULL, page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int r = -ENOMEM;
 
 	if (unreadable == MAP_FAILED)
 		return -errno;
 	copy.src = (uintptr_t)unreadable;
-	if (ioctl(fd, UFFDIO_COPY, &copy) < 0 && errno == ESRCH)
-		r = UFFD_GONE;
+	*ret_is_gone = ioctl(fd, UFFDIO_COPY, &copy) < 0 && errno == ESRCH;
 	munmap(unreadable, page_bytes);
-	return r;
+	return 0;
+}
+
+/*
+ * REGISTER and UNREGISTER say ENOMEM when the process has ended, and when it has too many
+ * mappings to split one more. To take the second for the first would give up a living guest.
+ */
+static int gone_or_no_memory(int fd, struct hva_range range)
+{
+	bool is_gone = false;
+	int r = uffd_is_gone(fd, range.start, &is_gone);
+
+	return r < 0 ? r : is_gone ? UFFD_GONE : -ENOMEM;
 }
 
 int uffd_register(int fd, struct hva_range range, unsigned int modes, uint64_t *ret_ioctls)

@@ -83,6 +83,12 @@ int uffd_inspect(int fd, uint64_t *ret_features);
 /* Are they the same userfaultfd (not: of the same process)? False where the kernel cannot tell. */
 bool uffd_is_same(int a, int b);
 
+/*
+ * Has its process ended, or does it run another program? Its page tables look clean then. @address: aligned,
+ * of any page that was registered. Return: 0, -ENOMEM.
+ */
+int uffd_is_gone(int fd, struct hva address, bool *ret_is_gone);
+
 /* Unread faults, and all unresolved ones, as /proc/self/fdinfo counts them. */
 int uffd_pending(int fd, uint64_t *ret_unread, uint64_t *ret_unresolved);
 

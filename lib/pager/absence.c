@@ -36,6 +36,7 @@ static void absence_keep(struct ufd_pager_guest *paged, struct memory *memory,
 	(void)page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_FILLING);
 	n = page_states_move_all(&memory->states, pages, PAGE_FILLING, PAGE_PRESENT);
 	atomic_fetch_sub(&memory->n_absent, n);
+	memory_mark_dirty(memory, pages); /* as the demand thread does */
 }
 
 /* A page exists. Return: 0 if that is dealt with, -ENOTEMPTY. */

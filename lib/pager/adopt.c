@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/opts.h"
 #include "pager/adoption.h"
+#include "pager/track.h"
 
 void adoption_report(const struct adoption *adoption, const char *format, ...)
 {
@@ -144,6 +145,17 @@ static int adopt_guest(struct adoption *adoption)
 	return 0;
 }
 
+/* Return: 0, -EBADMSG, -errno. */
+static int adopt_consumers(struct adoption *adoption)
+{
+	int r = track_adopt(adoption->paged);
+
+	if (r != LEDGER_DAMAGED)
+		return r;
+	adoption_report(adoption, "The records of what was written are damaged.");
+	return -EBADMSG;
+}
+
 static int adopt_all(struct adoption *adoption)
 {
 	int r = adopt_guest(adoption);
@@ -154,6 +166,8 @@ static int adopt_all(struct adoption *adoption)
 		r = adopt_memories(adoption);
 	if (r == 0)
 		r = adopt_mappings(adoption);
+	if (r == 0)
+		r = adopt_consumers(adoption);
 	if (r == 0)
 		report_unused(adoption);
 	return r;

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "pager/paged.h"
+#include "pager/track.h"
 
 #define WATCH_MS   1000
 #define MAX_PIDS   16
@@ -64,12 +64,13 @@ static void bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
  * Nothing is absent: registration costs the guest something and brings it nothing any more. But for
  * poisoned pages: a discard clears the marker, and only a registered page can be poisoned again.
  */
-static void bulk_graduate(struct ufd_pager_guest *paged)
+void bulk_graduate(struct ufd_pager_guest *paged)
 {
 	struct guest *guest = paged->guest;
-	bool is_complete = true;
+	bool is_complete;
 
 	pthread_mutex_lock(&paged->model_lock);
+	is_complete = !track_is_on(paged);
 	for (uint32_t i = 0; i < guest->n_memories; i++)
 		is_complete &= (count_get(&guest->memories[i]->n_absent) == 0 &&
 				!count_get(

@@ -12,7 +12,7 @@
 #include "kernel/pidfd.h"
 #include "kernel/uapi.h"
 #include "kernel/uffd.h"
-#include "pager/paged.h"
+#include "pager/track.h"
 
 #define WINDOW_DEFAULT_BYTES (64 * KIB)
 #define UNREGISTER_BYTES     (64 * MIB)
@@ -80,6 +80,8 @@ EXPORT int ufd_pager_guest_new(struct ufd_pager *pager, struct ufd_pager_guest *
 	r = paged_load_opts(&paged->opts, given);
 	if (r == 0)
 		r = paged_new_model(pager, name, &paged->guest);
+	if (r == 0)
+		track_init(paged);
 	if (r == 0)
 		r = keep_guest(paged);
 	if (r < 0) {
@@ -251,6 +253,7 @@ EXPORT int ufd_pager_guest_start(struct ufd_pager_guest *paged)
 			return r;
 	}
 	pthread_mutex_lock(&paged->model_lock);
+	track_recover(paged);
 	paged_config(paged, &config);
 	/* before the first page is filled, which must not be undone any more */
 	paged->is_started = true;

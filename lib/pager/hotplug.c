@@ -14,7 +14,7 @@
 #include "guest/roster.h"
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
-#include "pager/paged.h"
+#include "pager/track.h"
 
 #define FORGET_TRIES 1000 /* a millisecond each */
 
@@ -173,6 +173,7 @@ static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
 		memory->is_forgotten = true;
 		atomic_store(&memory->n_absent, 0);
 	}
+	track_forget_memory(paged, memory);
 	keep_drop_memory(paged->guest->ledger, memory);
 	/* the guest's bytes are not kept for the sake of a memory that nobody sees */
 	closep(&memory->backing);
@@ -219,6 +220,11 @@ static int memory_add(struct ufd_pager_guest *paged, const struct ufd_pager_memo
 		assert(r == 0);
 	}
 	paged->sources[id] = source_ref(source);
+	r = track_memory(paged, memory);
+	if (r < 0) {
+		memory_forget(paged, memory);
+		return r;
+	}
 	*ret_memory = id;
 	return 0;
 }
@@ -376,12 +382,7 @@ void paged_undo_halves(struct ufd_pager_guest *paged)
 
 static int mapping_register(const struct mapping *mapping)
 {
-	unsigned int modes = UFFD_MODE_MISSING;
-
-	/* Minor mode tells of pages that others put into the file; anonymous memory has none. */
-	if (mapping->memory->kind != BACKING_ANON)
-		modes |= UFFD_MODE_MINOR;
-	switch (uffd_register(mapping->mapper->uffd, mapping->range, modes, NULL)) {
+	switch (uffd_register(mapping->mapper->uffd, mapping->range, track_modes(mapping), NULL)) {
 	case 0:
 		return 0;
 	case UFFD_BUSY:
@@ -446,6 +447,8 @@ static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, ui
 		return r;
 	}
 	r = absence_prove(paged, mapping, ret_offset);
+	if (r == 0)
+		r = track_mapping(paged, mapping);
 	/* before the first page of it is filled, which must not be undone any more */
 	if (r == 0)
 		r = mapping_record(paged, mapping, MAPPING_OPEN);
@@ -505,6 +508,7 @@ EXPORT int ufd_pager_guest_remove_mapping(struct ufd_pager_guest *paged, uint32_
 		pthread_mutex_unlock(&paged->model_lock);
 		return -ENOENT;
 	}
+	track_leave(paged, mapping);
 	(void)mapping_record(paged, mapping, MAPPING_LEAVING); /* as long as it was */
 	(void)mapping_withdraw(paged, mapping);
 	pthread_mutex_unlock(&paged->model_lock);

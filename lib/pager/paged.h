@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "dirty/dirty-log.h"
 #include "fault/demand.h"
 #include "guest/guest.h"
 #include "kernel/memcg.h"
@@ -40,6 +41,10 @@ struct ufd_pager_guest {
 	pthread_mutex_t model_lock;
 	struct guest *guest;	       /* owned */
 	struct demand *_Atomic demand; /* owned; NULL before start, then for ever the same */
+
+	/* under model_lock; what is in the maps is for any thread */
+	struct dirty_log dirty;
+	char refusal[256]; /* why the last tracking was refused */
 
 	/* under pager->lock */
 	unsigned int n_users; /* 1 while the bulk thread holds a pointer */

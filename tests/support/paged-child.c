@@ -20,7 +20,17 @@
 #include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 
-enum order_kind { ORDER_CHECK, ORDER_CHURN, ORDER_ADVISE, ORDER_PEEK, ORDER_POKE, ORDER_MAP };
+enum order_kind {
+	ORDER_CHECK,
+	ORDER_CHURN,
+	ORDER_ADVISE,
+	ORDER_PEEK,
+	ORDER_POKE,
+	ORDER_MAP,
+	ORDER_CALL
+};
+
+#define ARGUMENT_BYTES 128
 
 struct order {
 	enum order_kind kind;
@@ -30,6 +40,8 @@ struct order {
 	uint64_t first, count;
 	uint64_t value;
 	int advice;
+	child_function function; /* the same program: its addresses mean the same */
+	unsigned char argument[ARGUMENT_BYTES];
 };
 
 struct hello {
@@ -249,6 +261,16 @@ static void child_say_hello(int socket, struct hello *hello, int uffd, int memfd
 
 static void child_obey(int socket, const struct hello *memory, uint64_t length, int memfd)
 {
+	const struct paged_child self = {
+		.pid = getpid(),
+		.pidfd = -1,
+		.uffd = -1,
+		.memfd = memfd,
+		.socket = -1,
+		.address = memory->address,
+		.length = length,
+		.page_bytes = memory->page_bytes,
+	};
 	struct order order;
 
 	while (read(socket, &order, sizeof(order)) == sizeof(order)) {
@@ -275,13 +297,17 @@ static void child_obey(int socket, const struct hello *memory, uint64_t length, 
 			answer = (uint64_t)mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED,
 						memfd, 0);
 			break;
+		case ORDER_CALL:
+			answer = order.function(&self, order.argument);
+			break;
 		}
 		if (write(socket, &answer, sizeof(answer)) < 0)
 			_exit(1);
 	}
 }
 
-static _Noreturn void child_main(int socket, enum child_memory kind, uint64_t length)
+static _Noreturn void child_main(int socket, enum child_memory kind, uint64_t length,
+				 bool is_wp_sync)
 {
 	const struct kernel_features *features = features_get();
 	struct hello hello = {};
@@ -289,7 +315,7 @@ static _Noreturn void child_main(int socket, enum child_memory kind, uint64_t le
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	hello.error = uffd_open(&uffd, features->may_syscall ? UFFD_WAY_SYSCALL : UFFD_WAY_DEVICE,
-				features_wanted(false));
+				features_wanted(is_wp_sync));
 	if (hello.error == 0)
 		hello.error = child_map(kind, length, &hello, &memfd);
 	child_say_hello(socket, &hello, uffd, memfd);
@@ -300,6 +326,12 @@ static _Noreturn void child_main(int socket, enum child_memory kind, uint64_t le
 /* ---- in the test ---- */
 
 int child_start(struct paged_child *ret, enum child_memory kind, uint64_t length)
+{
+	return child_start_tracked(ret, kind, length, false);
+}
+
+int child_start_tracked(struct paged_child *ret, enum child_memory kind, uint64_t length,
+			bool is_wp_sync)
 {
 	int sockets[2], fds[2] = { -1, -1 };
 	char control[CMSG_SPACE(sizeof(fds))] = {};
@@ -316,7 +348,7 @@ int child_start(struct paged_child *ret, enum child_memory kind, uint64_t length
 	ret->pid = fork();
 	if (ret->pid == 0) {
 		close(sockets[0]);
-		child_main(sockets[1], kind, length);
+		child_main(sockets[1], kind, length, is_wp_sync);
 	}
 	close(sockets[1]);
 	ret->socket = sockets[0];
@@ -417,6 +449,18 @@ void child_poke(const struct paged_child *child, uint64_t page, uint64_t word)
 
 	child_order(child, &order);
 	(void)child_result(child);
+}
+
+uint64_t child_call(const struct paged_child *child, child_function function, const void *argument,
+		    size_t n_bytes)
+{
+	struct order order = { .kind = ORDER_CALL, .function = function };
+
+	assert(n_bytes <= sizeof(order.argument));
+	if (n_bytes)
+		memcpy(order.argument, argument, n_bytes);
+	child_order(child, &order);
+	return child_result(child);
 }
 
 uint64_t child_map_again(const struct paged_child *child)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -28,6 +29,18 @@ void child_page(uint64_t page, uint64_t page_bytes, void *ret);
 
 /* Return: 0, or -errno of the uffd (skip) . The child ends with its parent. */
 int child_start(struct paged_child *ret, enum child_memory kind, uint64_t length);
+
+/* The same with a userfaultfd for the tracker wp, if @is_wp_sync. */
+int child_start_tracked(struct paged_child *ret, enum child_memory kind, uint64_t length,
+			bool is_wp_sync);
+
+/*
+ * Have the child call a function of this program, with a copy of @n_bytes (128 at most) at @argument. Return:
+ * what it returns; UINT64_MAX if it has died.
+ */
+typedef uint64_t (*child_function)(const struct paged_child *self, const void *argument);
+uint64_t child_call(const struct paged_child *child, child_function function, const void *argument,
+		    size_t n_bytes);
 
 /* Threads touch every page once and compare it with the source's. @ret_wrong: pages that differ. */
 void child_check(const struct paged_child *child, unsigned int n_threads, enum child_order order,

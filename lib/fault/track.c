@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the demand thread does for trackers: the answer to a write of a protected page, and states that
+ * follow holes nobody told us of.
+ */
+#include <errno.h>
+
+#include "fault/fill.h"
+#include "kernel/backing.h"
+#include "kernel/pagemap.h"
+#include "kernel/uffd.h"
+
+/* ---- holes ---- */
+
+static void holes_in(struct demand *demand, const struct command *command, struct page_range pages)
+{
+	struct memory *memory = command->memory;
+	uint64_t end = pages.first + pages.count;
+	struct page_range run;
+
+	for (uint64_t at = pages.first; page_states_find(
+		     &memory->states, (struct page_range){ at, end - at }, PAGE_PRESENT, &run);
+	     at = run.first + run.count) {
+		(void)page_states_move_all(&memory->states, run, PAGE_PRESENT, PAGE_REMOVED);
+		demand_note(demand, FLIGHT_REMOVED, memory, run.first, (int64_t)run.count);
+		if (!command->is_written)
+			continue;
+		memory_mark_dirty(memory, run);
+		count_add(&demand->counters.discards_unannounced, run.count);
+		demand_tell(demand, UFD_EVENT_DISCARD_UNANNOUNCED, memory, run.first, 0);
+	}
+}
+
+/* SEEK_HOLE here, where nobody else fills: what is a hole now stays one until we answer a fault of it. */
+static int holes_of_file(struct demand *demand, const struct command *command)
+{
+	const struct memory *memory = command->memory;
+	uint64_t page_bytes = memory->page_bytes;
+	uint64_t at = command->pages.first, end = at + command->pages.count;
+
+	while (at < end) {
+		uint64_t found = 0, length_bytes = 0, first = end;
+		int r = backing_find_data(memory->backing, memory->backing_offset + at * page_bytes,
+					  memory->backing_offset + end * page_bytes, &found,
+					  &length_bytes);
+
+		if (r < 0)
+			return r;
+		if (length_bytes)
+			first = (found - memory->backing_offset) / page_bytes;
+		holes_in(demand, command, (struct page_range){ at, first - at });
+		at = length_bytes ? (found + length_bytes - memory->backing_offset + page_bytes -
+				     1) / page_bytes
+				  : end;
+	}
+	return 0;
+}
+
+/* The same of anonymous memory, whose page tables tell. */
+static int holes_of_tables(struct demand *demand, const struct command *command)
+{
+	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
+		struct mapping *mapping = demand->view->mappings[i];
+		struct page_range left = mapping_clip(mapping, command->pages);
+		uint64_t end = left.first + left.count;
+		int r;
+
+		if (mapping->memory != command->memory || !left.count || mapping->mapper->is_gone)
+			continue;
+		r = pagemap_open_once(&mapping->mapper->pagemap, mapping->mapper->pid);
+		while (r == 0 && left.count) {
+			bool is_used = false;
+			uint64_t first = end;
+			struct hva found;
+
+			r = pagemap_first_used(mapping->mapper->pagemap, fill_range(mapping, left),
+					       &is_used, &found);
+			if (r)
+				break;
+			if (is_used)
+				first = mapping_page(mapping, found);
+			holes_in(demand, command,
+				 (struct page_range){ left.first, first - left.first });
+			left.first = is_used ? first + 1 : end;
+			left.count = end - left.first;
+		}
+		if (r)
+			return r < 0 ? r : -EIO;
+	}
+	return 0;
+}
+
+int track_holes(struct demand *demand, const struct command *command)
+{
+	switch (command->memory->kind) {
+	case BACKING_SHMEM:
+	case BACKING_HUGETLB:
+		return holes_of_file(demand, command);
+	case BACKING_ANON:
+		return holes_of_tables(demand, command);
+	case BACKING_PRIVATE:
+		break; /* what is missing there shows the file */
+	}
+	return 0;
+}
