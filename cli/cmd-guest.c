@@ -97,21 +97,32 @@ int cmd_guest_show(struct session *session, int argc, char **argv)
 		{ "SOURCE", "source", COLUMN_TEXT },
 		{},
 	};
-	json_t *reply = NULL;
+	json_t *reply = NULL, *dirty = NULL;
 	int status;
 
 	if (argc != 2)
 		return session_usage("guest show wants the name of one guest");
 	status = session_call(session, "io.ufd.guest.Show", json_pack("{s:s}", "name", argv[1]),
 			      NULL, 0, &reply);
+	if (status == EXIT_DONE)
+		status = session_call(session, "io.ufd.dirty.List",
+				      json_pack("{s:s}", "name", argv[1]), NULL, 0, &dirty);
+	json_object_update_missing(reply, dirty);
 	if (status == EXIT_DONE && !output_json(session, reply)) {
 		output_record(session, guest_columns, json_object_get(reply, "guest"));
+		printf("TRACKER: %s (%s)\n", json_string_value(json_object_get(dirty, "tracker")),
+		       json_string_value(json_object_get(dirty, "reason")));
 		show_settings(json_object_get(reply, "settings"));
 		show_counters(session, json_object_get(reply, "counters"));
 		putchar('\n');
 		output_table(session, memory_columns, json_object_get(reply, "memories"),
 			     "memories");
+		if (json_array_size(json_object_get(dirty, "consumers"))) {
+			putchar('\n');
+			dirty_show(session, dirty);
+		}
 	}
+	json_decref(dirty);
 	json_decref(reply);
 	return status;
 }
@@ -180,6 +191,9 @@ static int attach_option(struct attach *attach, int value)
 		json_object_set_new(attach->parameters, "qmp", json_string(path ? path : optarg));
 		free(path);
 		return EXIT_DONE;
+	case 'c':
+		json_object_set_new(attach->parameters, "consumer", json_string(optarg));
+		return EXIT_DONE;
 	case 's':
 		return attach_source(attach, optarg);
 	default:
@@ -195,6 +209,7 @@ static int attach_parse(struct attach *attach, int argc, char **argv)
 		{ "qmp", required_argument, NULL, 'Q' },
 		{ "memory", required_argument, NULL, 'm' },
 		{ "source", required_argument, NULL, 's' },
+		{ "consumer", required_argument, NULL, 'c' },
 		SETTING_OPTIONS,
 		{},
 	};

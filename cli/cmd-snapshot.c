@@ -89,6 +89,7 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 	static const struct option options[] = {
 		{ "qmp", required_argument, NULL, 'Q' },
 		{ "name", required_argument, NULL, 'n' },
+		{ "consumer", required_argument, NULL, 'c' },
 		{ "wait", no_argument, NULL, 'w' },
 		{ "paused", no_argument, NULL, 'p' },
 		SETTING_OPTIONS,
@@ -102,6 +103,8 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 			json_object_set_new(parameters, "qmp", path_absolute(optarg));
 		else if (value == 'n')
 			json_object_set_new(parameters, "name", json_string(optarg));
+		else if (value == 'c')
+			json_object_set_new(parameters, "consumer", json_string(optarg));
 		else if (value == 'w')
 			*ret_wait = true;
 		else if (value == 'p')

@@ -104,10 +104,10 @@ static int session_refused(const struct session *session, const struct varlink_a
 	return EXIT_FAILED;
 }
 
-int session_call(struct session *session, const char *method, json_t *parameters, const int *fds,
-		 size_t n_fds, json_t **ret)
+/* @ret: filled in after success. */
+static int call_once(struct session *session, const char *method, json_t *parameters,
+		     const int *fds, size_t n_fds, struct varlink_answer *ret)
 {
-	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
 	int status, r;
 
 	status = session_connect(session);
@@ -116,12 +116,36 @@ int session_call(struct session *session, const char *method, json_t *parameters
 		return status;
 	}
 	r = varlink_client_call(session->client, method, parameters, fds, n_fds,
-				session_deadline_ns(session), &answer);
+				session_deadline_ns(session), ret);
 	json_decref(parameters);
 	if (r < 0)
 		return session_broken(r);
-	if (answer.error)
-		return session_refused(session, &answer);
+	return ret->error ? session_refused(session, ret) : EXIT_DONE;
+}
+
+int session_call(struct session *session, const char *method, json_t *parameters, const int *fds,
+		 size_t n_fds, json_t **ret)
+{
+	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
+	int status = call_once(session, method, parameters, fds, n_fds, &answer);
+
+	if (status == EXIT_DONE)
+		*ret = json_incref(answer.parameters);
+	return status;
+}
+
+int session_call_fd(struct session *session, const char *method, json_t *parameters, json_t **ret,
+		    int *ret_fd)
+{
+	_cleanup_(varlink_answer_done) struct varlink_answer answer = {};
+	int status = call_once(session, method, parameters, NULL, 0, &answer);
+	const json_t *index = json_object_get(answer.parameters, "fd");
+	size_t i = (size_t)json_integer_value(index);
+
+	if (status != EXIT_DONE)
+		return status;
+	if (json_is_integer(index) && i < answer.n_fds)
+		*ret_fd = TAKE_FD(answer.fds[i]);
 	*ret = json_incref(answer.parameters);
 	return EXIT_DONE;
 }

@@ -45,6 +45,13 @@ void session_done(struct session *session);
 int session_call(struct session *session, const char *method, json_t *parameters, const int *fds,
 		 size_t n_fds, json_t **ret);
 
+/**
+ * session_call_fd() - the same, with the fd that the reply names as `fd`
+ * @ret_fd: owned by the caller; -EBADF if it names none
+ */
+int session_call_fd(struct session *session, const char *method, json_t *parameters, json_t **ret,
+		    int *ret_fd);
+
 /* Called for each reply. Return: false to stop listening. */
 typedef bool (*reply_fn)(const json_t *parameters, void *userdata);
 

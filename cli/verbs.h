@@ -21,9 +21,18 @@ int cmd_guest_show(struct session *session, int argc, char **argv);
 int cmd_guest_attach(struct session *session, int argc, char **argv);
 int cmd_guest_detach(struct session *session, int argc, char **argv);
 int cmd_guest_prefetch(struct session *session, int argc, char **argv);
+int cmd_dirty_start(struct session *session, int argc, char **argv);
+int cmd_dirty_read(struct session *session, int argc, char **argv);
+int cmd_dirty_stop(struct session *session, int argc, char **argv);
+int cmd_dirty_list(struct session *session, int argc, char **argv);
+int cmd_dirty_rate(struct session *session, int argc, char **argv);
+int cmd_dirty_heatmap(struct session *session, int argc, char **argv);
 int cmd_snapshot_save(struct session *session, int argc, char **argv);
 int cmd_restore(struct session *session, int argc, char **argv);
 int cmd_drain(struct session *session, int argc, char **argv);
 int cmd_upgrade(struct session *session, int argc, char **argv);
 int cmd_why(struct session *session, int argc, char **argv);
 int cmd_support_bundle(struct session *session, int argc, char **argv);
+
+/* The table of a guest's consumers; @list: reply of io.ufd.dirty.List. */
+void dirty_show(const struct session *session, const json_t *list);

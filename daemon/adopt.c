@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/units.h"
+#include "dirty/pause.h"
 #include "guest/ledger.h"
 #include "keeping.h"
 #include "kernel/pidfd.h"
@@ -270,6 +271,8 @@ static void start_one(struct adoption *adoption, struct registration *registrati
 		return;
 	}
 	adoption->counts->n_served++;
+	pause_adopt(registration);
+	pause_settle(registration);
 }
 
 /* It has a name and a place among the guests, and is served. */

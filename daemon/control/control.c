@@ -22,6 +22,7 @@ static const struct method *const tables[CONTROL_INTERFACES] = {
 	service_methods,
 	manager_methods,
 	guest_methods,
+	dirty_methods,
 };
 
 static uint64_t wall_now_ns(void)

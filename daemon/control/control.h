@@ -29,7 +29,7 @@ struct interface {
 	const struct method *methods;
 };
 
-#define CONTROL_INTERFACES 3
+#define CONTROL_INTERFACES 4
 
 /* Readable. All on the loop. */
 struct control {

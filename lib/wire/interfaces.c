@@ -17,6 +17,10 @@ const struct wire_interface wire_interfaces[] = {
 		"io.ufd.guest",
 #include "io.ufd.guest.inc"
 	},
+	{
+		"io.ufd.dirty",
+#include "io.ufd.dirty.inc"
+	},
 	{},
 };
 
