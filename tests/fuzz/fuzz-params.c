@@ -18,7 +18,7 @@
 
 enum { N_FDS = 4 };
 
-static struct idl *idls[4];
+static struct idl *idls[8];
 static int fds[N_FDS];
 
 static void begin(void)
