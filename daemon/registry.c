@@ -116,7 +116,7 @@ static void on_engine_event(struct ufd_pager_guest *guest, const struct ufd_even
 {
 	struct registration *registration = ufd_pager_guest_userdata(guest);
 	const struct event_form *form = event->kind < N_FORMS ? &forms[event->kind] : NULL;
-	char text[256];
+	char text[256 + PATH_MAX];
 
 	if (event->kind == UFD_EVENT_ENDED) {
 		registration->has_ended = true;
@@ -126,9 +126,17 @@ static void on_engine_event(struct ufd_pager_guest *guest, const struct ufd_even
 	if (!form || !form->text)
 		return;
 	if (event->kind == UFD_EVENT_STALLED)
-		snprintf(text, sizeof(text), form->text, strerror((int)event->value));
+		snprintf(text, sizeof(text), form->text,
+			 event->value == EBADMSG ? "they do not have their checksum"
+						 : strerror((int)event->value));
 	else
 		snprintf(text, sizeof(text), form->text, (long long)event->value);
+	if (event->path) {
+		size_t n = strlen(text);
+
+		snprintf(text + n, sizeof(text) - n, ": %s at its offset %llu", event->path,
+			 (unsigned long long)event->path_offset);
+	}
 	LOG_AT(form->level, LOG_SWITCH_DATA,
 	       LOG_FIELDS(.guest = registration->paging.name, .memory = event->memory,
 			  .message_id = form->message_id),

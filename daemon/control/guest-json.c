@@ -64,6 +64,8 @@ json_t *guest_counters_json(struct registration *registration)
 	COUNTER(poisoned_pages);
 	COUNTER(held);
 	COUNTER(faults_strange);
+	COUNTER(frames_cached);
+	COUNTER(frames_unpacked);
 	COUNTER(fault_p50_ns);
 	COUNTER(fault_p90_ns);
 	COUNTER(fault_p99_ns);

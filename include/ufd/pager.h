@@ -70,6 +70,9 @@ struct ufd_event {
 	int64_t value;
 	uint32_t kind; /* enum ufd_event_kind */
 	uint32_t reserved;
+	const char
+		*path; /* of STALLED, DEADLINE, SOURCE_CHANGED: the file with the bytes, or NULL */
+	uint64_t path_offset; /* where in it */
 };
 
 /* Called by ufd_pager_dispatch() only. */
@@ -495,6 +498,9 @@ struct ufd_guest_stats {
 	uint32_t is_held;	 /* filling is held back before a memory limit, now */
 	uint64_t held;		 /* times that it was */
 	uint64_t faults_strange; /* at addresses that belong to no mapping we know */
+	uint64_t
+		frames_cached; /* of packed images: pieces taken from a frame that was unpacked before */
+	uint64_t frames_unpacked; /* frames unpacked */
 };
 
 /* Any thread. @stats->size must be set (UFD_OPTS()); a shorter, older struct is filled as far as it goes. */

@@ -62,6 +62,7 @@ struct ufd_pager_guest {
 	uint64_t seen_pulse;
 	uint64_t seen_ns; /* when it last was another one */
 
+	_Atomic uint64_t frames_cached, frames_unpacked; /* as last looked at, for the counters */
 	_Atomic bool is_graduated;
 	_Atomic bool is_ended;
 };

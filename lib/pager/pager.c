@@ -74,6 +74,21 @@ EXPORT int ufd_pager_fd(const struct ufd_pager *pager)
 	return pager->event_fd;
 }
 
+/* Bytes that cannot be had: which ones of which file. */
+static void notice_place(const struct notice *notice, struct ufd_event *event)
+{
+	const struct memory *memory = notice->memory;
+	struct source_where where;
+
+	if ((notice->kind != UFD_EVENT_STALLED && notice->kind != UFD_EVENT_DEADLINE &&
+	     notice->kind != UFD_EVENT_SOURCE_CHANGED) ||
+	    !memory || !memory->source ||
+	    !source_where(memory->source, memory->source_offset + notice->offset_bytes, &where))
+		return;
+	event->path = where.path;
+	event->path_offset = where.offset;
+}
+
 /* False when the callback freed the guest. */
 static bool pager_deliver(struct ufd_pager *pager, struct ufd_pager_guest *paged,
 			  const struct notice *notice)
@@ -87,6 +102,7 @@ static bool pager_deliver(struct ufd_pager *pager, struct ufd_pager_guest *paged
 		.kind = notice->kind,
 	};
 
+	notice_place(notice, &event);
 	if (pager->opts.on_event)
 		pager->opts.on_event(paged, &event, pager->opts.userdata);
 	return pager->dispatching == paged;

@@ -53,6 +53,28 @@ static void stats_of_faults(const struct fault_counters *counters, struct ufd_gu
 						   memory_order_relaxed);
 }
 
+/* What sources unpacked. Whoever changes the memories may free a source: then what was last known holds. */
+static void stats_of_sources(struct ufd_pager_guest *paged, struct ufd_guest_stats *stats)
+{
+	uint64_t n_cached = 0, n_unpacked = 0;
+
+	if (pthread_mutex_trylock(&paged->model_lock) == 0) {
+		for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
+			struct source_counts counts = {};
+
+			if (paged->sources[i])
+				source_get_counts(paged->sources[i], &counts);
+			n_cached += counts.frames_cached;
+			n_unpacked += counts.frames_unpacked;
+		}
+		atomic_store(&paged->frames_cached, n_cached);
+		atomic_store(&paged->frames_unpacked, n_unpacked);
+		pthread_mutex_unlock(&paged->model_lock);
+	}
+	stats->frames_cached = atomic_load(&paged->frames_cached);
+	stats->frames_unpacked = atomic_load(&paged->frames_unpacked);
+}
+
 EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest_stats *ret)
 {
 	struct ufd_guest_stats stats = { .size = sizeof(stats) };
@@ -75,6 +97,7 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 		stats.stalled_pages += memory.stalled_pages;
 		stats.n_mappings += memory.n_mappings;
 	}
+	stats_of_sources(paged, &stats);
 	stats.is_complete = stats.n_memories && stats.absent_bytes == 0;
 	stats.is_graduated = atomic_load(&paged->is_graduated);
 	stats.is_ended = atomic_load(&paged->is_ended);

@@ -13,9 +13,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -36,7 +39,8 @@ struct extent {
 
 struct file_source {
 	struct source source;
-	int fd; /* owned */
+	int fd;	    /* owned */
+	char *path; /* owned: as the kernel called it at open; NULL: it has none */
 	uint64_t offset;
 	struct source_identity identity;
 	bool is_remote;		     /* never asked for its holes */
@@ -206,6 +210,7 @@ static int file_extent(struct source *source, uint64_t offset, uint64_t length,
 static void file_free(struct source *source)
 {
 	closing_close(file_of(source)->fd);
+	free(file_of(source)->path);
 	free(source);
 }
 
@@ -217,6 +222,15 @@ static int file_file(struct source *source, struct source_identity *ret)
 	return file_of(source)->fd;
 }
 
+static bool file_where(struct source *source, uint64_t offset, struct source_where *ret)
+{
+	const struct file_source *file = file_of(source);
+
+	ret->path = file->path;
+	ret->offset = file->offset + offset;
+	return file->path != NULL;
+}
+
 static const struct source_ops file_ops = {
 	.kind = "file",
 	.length = file_length,
@@ -225,6 +239,7 @@ static const struct source_ops file_ops = {
 	.extent = file_extent,
 	.free = file_free,
 	.file = file_file,
+	.where = file_where,
 };
 
 /* Reads must wait for the disk in the ring's worker, not fail there. */
@@ -239,6 +254,17 @@ static int make_blocking(int fd)
 	if (flags & O_NONBLOCK && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
 		return -errno;
 	return 0;
+}
+
+/* For people: what cannot be named is not. Asks nobody. */
+static char *name_file(int fd)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path));
+	return n > 0 && n < (ssize_t)sizeof(path) ? strndup(path, (size_t)n) : NULL;
 }
 
 int source_new_file(struct source **ret, int fd, uint64_t offset)
@@ -264,6 +290,7 @@ int source_new_file(struct source **ret, int fd, uint64_t offset)
 	file->source.ops = &file_ops;
 	file->source.n_refs = 1;
 	file->offset = offset;
+	file->path = name_file(fd);
 	file->is_remote = remote_is(fd);
 	*ret = &TAKE_PTR(file)->source;
 	return 0;
