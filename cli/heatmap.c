@@ -50,7 +50,7 @@ void heatmap_fill(struct heatmap *heatmap, const struct dirty_epoch *epoch, size
 		return;
 	n_cells = min_u64(n_cells, HEATMAP_MAX_CELLS);
 	heatmap->cell_bytes = (total + n_cells - 1) / n_cells;
-	heatmap->cell_bytes = max_u64(heatmap->cell_bytes, epoch->memories[0].page_bytes);
+	heatmap->cell_bytes = align_up(heatmap->cell_bytes, epoch->memories[0].page_bytes);
 	heatmap->n_cells = (total + heatmap->cell_bytes - 1) / heatmap->cell_bytes;
 	for (size_t i = 0; i < epoch->n_memories; i++) {
 		const struct dirty_memory *memory = &epoch->memories[i];

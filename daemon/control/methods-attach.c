@@ -12,6 +12,7 @@
 #include "control/guest-json.h"
 #include "control/method.h"
 #include "control/methods-guest.h"
+#include "dirty/tracking.h"
 #include "kernel/pidfd.h"
 #include "refusal.h"
 #include "registry.h"
@@ -22,6 +23,7 @@ struct hand_over {
 	struct plan plan;
 	struct plan_mapper mapper; /* its pidfd is owned */
 	struct arrival_rights rights;
+	const char *consumer; /* NULL: none */
 	uid_t owner;
 	bool is_new;   /* Attach, not AddRegions */
 	bool is_again; /* Attach of a guest that this process has already */
@@ -78,6 +80,14 @@ static int again_run(struct hand_over *work, struct refusal *refusal)
 	return is_same ? 0 : refuse_existing(paging->name, refusal);
 }
 
+static int hand_over_begin(void *userdata, struct refusal *refusal)
+{
+	struct hand_over *work = userdata;
+
+	return arrival_begin(&work->registration->paging, &work->plan, &work->mapper, &work->rights,
+			     refusal);
+}
+
 static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 {
 	struct hand_over *work = data;
@@ -101,8 +111,8 @@ static int hand_over_run(struct job *job, void *data, struct refusal *refusal)
 			    refusal);
 	if (r < 0)
 		return r;
-	return arrival_begin(&registration->paging, &work->plan, &work->mapper, &work->rights,
-			     refusal);
+	return tracking_arrive(registration, work->consumer, &work->rights, hand_over_begin, work,
+			       refusal);
 }
 
 static void hand_over_reply(void *data, struct call *call)
@@ -191,6 +201,7 @@ static int hand_over_new(struct control *control, struct call *call,
 	work->call = call_ref(call);
 	work->mapper.pidfd = -EBADF;
 	work->mapper.pid = call->sender;
+	work->consumer = json_string_value(json_object_get(call->parameters, "consumer"));
 	work->owner = call->sender == call->peer.pid ? call->peer.uid : call->frame.sender.uid;
 	work->rights = (struct arrival_rights){
 		.caller = call->peer.uid,

@@ -13,6 +13,8 @@
 #include "control/guest-json.h"
 #include "control/method.h"
 #include "control/methods-guest.h"
+#include "dirty/pause.h"
+#include "dirty/tracking.h"
 #include "kernel/pidfd.h"
 #include "registry.h"
 
@@ -21,7 +23,9 @@ struct process_work {
 	struct registration *registration; /* a reference */
 	struct arrival_rights rights;
 	struct bring_target target;
-	const char **matches; /* owned array */
+	const struct plan *plan; /* while it arrives */
+	const char *consumer;	 /* NULL: none */
+	const char **matches;	 /* owned array */
 	size_t n_matches;
 	const char *source;
 	int source_fd;	      /* borrowed; -EBADF: none */
@@ -55,6 +59,14 @@ static int find_target(struct process_work *work, struct job *job, struct refusa
 	return bring_target_by_pid(&work->target, work->pid, refusal);
 }
 
+static int process_arrive(void *userdata, struct refusal *refusal)
+{
+	struct process_work *work = userdata;
+
+	return bring(&work->registration->paging, &work->target, work->plan, &work->rights,
+		     refusal);
+}
+
 static int process_run(struct job *job, void *data, struct refusal *refusal)
 {
 	_cleanup_(process_memories_done) struct process_memories memories = {};
@@ -74,9 +86,11 @@ static int process_run(struct job *job, void *data, struct refusal *refusal)
 					  &memories, refusal);
 	if (r == 0)
 		r = bring_plan(&memories, work->source, work->source_fd, &plan, refusal);
+	work->plan = &plan;
 	if (r == 0)
-		r = bring(&work->registration->paging, &work->target, &plan, &work->rights,
-			  refusal);
+		r = tracking_arrive(work->registration, work->consumer, &work->rights,
+				    process_arrive, work, refusal);
+	work->plan = NULL;
 	return r;
 }
 
@@ -93,6 +107,8 @@ static void process_done(void *data, bool is_kept)
 
 	if (!is_kept)
 		registration_abandon(work->registration);
+	else
+		pause_settle(work->registration);
 	process_work_free(work);
 }
 
@@ -174,6 +190,7 @@ static int process_work_new(struct control *control, struct call *call, struct p
 		return -ENOMEM;
 	work->call = call_ref(call);
 	work->target = (struct bring_target)BRING_TARGET_NONE;
+	work->consumer = json_string_value(json_object_get(call->parameters, "consumer"));
 	work->source_fd = work->qmp_socket = work->pidfd = -EBADF;
 	work->rights = (struct arrival_rights){
 		.caller = call->peer.uid,

@@ -220,6 +220,30 @@ void tracking_started_done(struct tracking_started *started)
 	json_decref(started->warnings);
 }
 
+int tracking_arrive(struct registration *registration, const char *consumer,
+		    const struct arrival_rights *rights,
+		    int (*arrive)(void *userdata, struct refusal *refusal), void *userdata,
+		    struct refusal *refusal)
+{
+	_cleanup_(tracking_started_done) struct tracking_started started = {};
+	const struct tracking_opts opts = { .consumer = consumer, .rights = *rights };
+	struct paging *paging = &registration->paging;
+	bool is_later = consumer && paging->settings.populated == UFD_POPULATED_KEEP;
+	int r;
+
+	paging->consumer = is_later ? NULL : consumer;
+	r = arrive(userdata, refusal);
+	paging->consumer = NULL;
+	if (r < 0 || !is_later)
+		return r;
+	r = tracking_start(registration, &opts, &started, refusal);
+	if (r < 0) {
+		paging->is_to_be_left = paging_may_run_already(paging);
+		paging_take_down(paging);
+	}
+	return r;
+}
+
 /* ---- read ---- */
 
 static int take_memory(struct paging *paging, const struct paging_memory *known,

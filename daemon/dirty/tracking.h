@@ -50,6 +50,16 @@ int tracking_start(struct registration *registration, const struct tracking_opts
 		   struct tracking_started *ret, struct refusal *refusal);
 void tracking_started_done(struct tracking_started *started);
 
+/*
+ * Bring a guest with a consumer: @arrive attaches it, with paging.consumer set if the engine can begin before the
+ * first fill. What ran before (settings.populated=keep) may have pages pinned, so that it is started as any other,
+ * when it serves; if that fails the guest is taken down again. @consumer NULL: nobody.
+ */
+int tracking_arrive(struct registration *registration, const char *consumer,
+		    const struct arrival_rights *rights,
+		    int (*arrive)(void *userdata, struct refusal *refusal), void *userdata,
+		    struct refusal *refusal);
+
 /* Readable. */
 struct tracking_memory {
 	char name[UFD_NAME_BYTES];

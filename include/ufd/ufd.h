@@ -133,6 +133,8 @@ typedef void (*ufd_client_event_fn)(struct ufd_client *client, uint32_t event, v
  * @cpu:	      1 + the CPU that serves the faults, 0 is anywhere
  * @spin_us:	      how long that thread looks for faults before it sleeps
  * @reserved:	      0
+ * @consumer:	      one who wants to know which pages are written (ufdctl-dirty(1)), from the first fill
+ *		      on; 1 to 63 bytes, NULL is nobody. Not begun anew when the guest is handed over again
  *
  * New fields go to the end, without gaps.
  */
@@ -156,6 +158,7 @@ struct ufd_client_opts {
 	uint32_t cpu;
 	uint32_t spin_us;
 	uint32_t reserved[2];
+	const char *consumer;
 };
 
 /**

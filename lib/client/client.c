@@ -21,7 +21,7 @@
 #define DEFAULT_TIMEOUT_NS (30 * NSEC_PER_SEC)
 #define KNOWN_FLAGS	   ((uint32_t)(UFD_CLIENT_USER_MODE | UFD_CLIENT_NO_REMOVE_EVENTS))
 
-static_assert(sizeof(struct ufd_client_opts) == 112, "appended to only");
+static_assert(sizeof(struct ufd_client_opts) == 120, "appended to only");
 static_assert(sizeof(struct ufd_client_memory_opts) == 72, "appended to only");
 static_assert(sizeof(struct ufd_client_region_opts) == 40, "appended to only");
 static_assert(sizeof(struct ufd_client_detach_opts) == 24, "appended to only");
@@ -74,6 +74,10 @@ static int check_opts(const struct ufd_client_opts *opts, const char **ret_error
 	if (!opts->guest || !*opts->guest || strlen(opts->guest) >= UFD_CLIENT_NAME_BYTES ||
 	    !is_text(opts->guest))
 		*ret_error = "a guest's name has 1 to 63 bytes of UTF-8";
+	else if (opts->consumer &&
+		 (!*opts->consumer || strlen(opts->consumer) >= UFD_CLIENT_NAME_BYTES ||
+		  !is_text(opts->consumer)))
+		*ret_error = "a consumer's name has 1 to 63 bytes of UTF-8";
 	else if (opts->flags & ~KNOWN_FLAGS || opts->reserved[0] || opts->reserved[1])
 		*ret_error = "flags has a bit that this library does not know";
 	else if (opts->policy > UFD_CLIENT_KILL || opts->track > UFD_CLIENT_WP ||
@@ -171,8 +175,12 @@ int ufd_client_new(struct ufd_client **ret, const struct ufd_client_opts *given,
 	client->opts = opts;
 	client->opts.timeout_ns = opts.timeout_ns ? opts.timeout_ns : DEFAULT_TIMEOUT_NS;
 	client->opts.socket_path = NULL;
+	client->opts.consumer = NULL;
 	client->opts.guest = strdup(opts.guest);
 	if (!client->opts.guest)
+		return -ENOMEM;
+	client->opts.consumer = opts.consumer ? strdup(opts.consumer) : NULL;
+	if (opts.consumer && !client->opts.consumer)
 		return -ENOMEM;
 	r = open_way(client, &opts, ret_error);
 	if (r < 0)
@@ -202,6 +210,7 @@ struct ufd_client *ufd_client_free(struct ufd_client *client)
 	closep(&client->pagemap);
 	closep(&client->timer);
 	free((char *)client->opts.guest);
+	free((char *)client->opts.consumer);
 	free(client);
 	return NULL;
 }

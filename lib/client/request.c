@@ -151,6 +151,10 @@ int request_attach(struct request *request, const struct handover *handover)
 					"settings", settings_new(handover));
 	if (!request->parameters)
 		return -ENOMEM;
+	if (handover->opts->consumer && !handover->is_again &&
+	    json_object_set_new(request->parameters, "consumer",
+				json_string(handover->opts->consumer)) < 0)
+		return -ENOMEM;
 	r = set_fd(request, request->parameters, "uffd", handover->uffd);
 	if (r == 0 && handover->pagemap >= 0)
 		r = set_fd(request, request->parameters, "pagemap", handover->pagemap);

@@ -23,6 +23,8 @@ static const struct {
 	{ "unknown flag", { .guest = "g", .flags = 1u << 31 }, -EINVAL, "flags" },
 	{ "unknown policy", { .guest = "g", .policy = 4 }, -EINVAL, "a value" },
 	{ "unknown tracker", { .guest = "g", .track = 3 }, -EINVAL, "a value" },
+	{ "a consumer without a name", { .guest = "g", .consumer = "" }, -EINVAL, "consumer" },
+	{ "a consumer of 64 bytes", { .guest = "g", .consumer = LONG_NAME }, -EINVAL, "consumer" },
 	{ "unknown mappers", { .guest = "g", .other_mappers = 4 }, -EINVAL, "a value" },
 	{ "unknown populated", { .guest = "g", .populated = 4 }, -EINVAL, "a value" },
 	{ "unknown switch", { .guest = "g", .background = 3 }, -EINVAL, "a value" },

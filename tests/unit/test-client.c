@@ -85,6 +85,7 @@ START_TEST(settings_say_only_what_was_asked)
 		.background_rate = 5,
 		.cpu = 1,
 		.spin_us = 7,
+		.consumer = "backup",
 	};
 	_cleanup_(frame_reader_done) struct frame_reader reader = {};
 	_cleanup_(ufd_client_freep) struct ufd_client *client = NULL;
@@ -107,6 +108,7 @@ START_TEST(settings_say_only_what_was_asked)
 			   "fault_deadline_s", 0, "track", "wp", "other_mappers", "eager",
 			   "populated", "punch", "background", 0, "window_bytes", 0,
 			   "background_rate", 5, "cpu", 0, "spin_us", 7);
+	ck_assert_str_eq(json_string_value(parameter(&frame, "consumer")), "backup");
 	ck_assert_msg(json_equal(wanted, parameter(&frame, "settings")), "%s",
 		      json_dumps(parameter(&frame, "settings"), 0));
 	json_decref(wanted);
