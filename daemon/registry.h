@@ -66,7 +66,8 @@ struct registration {
 		_Atomic uint64_t dirty_bytes;
 		_Atomic uint64_t n_pauses;
 		_Atomic uint64_t paused_ns;
-	} dirty;	      /* added to by jobs, relaxed: only sums */
+	} dirty;					  /* added to by jobs, relaxed: only sums */
+	_Atomic uint64_t n_snapshots, n_snapshots_failed; /* relaxed: only sums */
 	struct paging paging; /* see there; its userdata is the registration */
 };
 

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <ufd/pager-dirty.h>
+
 #include "attach/others.h"
 #include "kernel/features.h"
 #include "kernel/uapi.h"
@@ -70,9 +72,27 @@ static int refuse_others(struct paging *paging, struct refusal *refusal)
 	return refusal_set_errno(refusal, -EUSERS, "other processes mapped a memory for a moment");
 }
 
+/* Before the first fill: the baseline is the source, and what the guest writes from its first instruction on counts. */
+static int track(struct paging *paging, struct refusal *refusal)
+{
+	const char *why;
+	int r = paging->consumer ? ufd_pager_guest_dirty_start(paging->guest, paging->consumer) : 0;
+
+	if (r == 0)
+		return 0;
+	why = r == -EOPNOTSUPP ? ufd_pager_guest_dirty_refusal(paging->guest) : strerror(-r);
+	return refusal_set(refusal, "io.ufd.dirty.NotTrackable",
+			   json_pack("{s:s}", "name", paging->name),
+			   "what guest `%s` writes cannot be tracked: %s", paging->name, why);
+}
+
 static int start(struct paging *paging, struct refusal *refusal)
 {
-	int r = ufd_pager_guest_start(paging->guest);
+	int r = track(paging, refusal);
+
+	if (r < 0)
+		return r;
+	r = ufd_pager_guest_start(paging->guest);
 
 	if (r == -EUSERS)
 		return refuse_others(paging, refusal);

@@ -73,6 +73,9 @@ struct paging {
 	struct settings settings;
 	void *userdata; /* of the engine's guest: comes with its events */
 
+	const char *
+		consumer; /* borrowed; while it arrives: tracks it from before the first fill. NULL: nobody */
+
 	LIST_ENTRY(paging) paging_link;
 	struct ufd_pager_guest *guest;	/* owned; NULL before and after */
 	struct paging_memory *memories; /* owned */

@@ -2,6 +2,8 @@
 /* Guests on the wire. */
 #include "control/guest-json.h"
 
+#include <stdatomic.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "control/call.h"
@@ -71,6 +73,21 @@ json_t *guest_counters_json(struct registration *registration)
 	COUNTER(fault_p99_ns);
 	COUNTER(fault_max_ns);
 #undef COUNTER
+#define COUNTER(json_name, name)                                           \
+	json_object_set_new(json, json_name,                               \
+			    json_integer((json_int_t)atomic_load_explicit( \
+				    &registration->dirty.name, memory_order_relaxed)))
+	COUNTER("dirty_reads", n_reads);
+	COUNTER("dirty_bytes", dirty_bytes);
+	COUNTER("pauses", n_pauses);
+	COUNTER("paused_ns", paused_ns);
+#undef COUNTER
+	json_object_set_new(json, "snapshots",
+			    json_integer((json_int_t)atomic_load_explicit(
+				    &registration->n_snapshots, memory_order_relaxed)));
+	json_object_set_new(json, "snapshots_failed",
+			    json_integer((json_int_t)atomic_load_explicit(
+				    &registration->n_snapshots_failed, memory_order_relaxed)));
 	return json;
 }
 

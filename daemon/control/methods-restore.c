@@ -8,7 +8,6 @@
 #include "attach/arrival.h"
 #include "attach/bring.h"
 #include "attach/owner.h"
-#include "attach/snapshot.h"
 #include "control/arrive.h"
 #include "control/call-job.h"
 #include "control/control.h"
@@ -16,6 +15,8 @@
 #include "control/methods-guest.h"
 #include "control/progress.h"
 #include "registry.h"
+#include "snapshots/base.h"
+#include "snapshots/restore.h"
 
 struct restore {
 	struct control *control;
@@ -25,9 +26,13 @@ struct restore {
 	struct bring_target target;
 	struct snapshot_manifest manifest;
 	struct process_memories memories;
-	char **specs; /* owned; by the manifest's memories */
+	char **specs;			       /* owned; by the manifest's memories */
+	const struct process_memory **matched; /* owned; borrowed from @memories, likewise */
 	const char *directory;
 	const char *qmp_path;
+	const char *consumer; /* NULL: nothing is tracked */
+	char *warning;	      /* owned; NULL: none */
+	bool is_clone;
 	bool is_paused;
 	uint64_t started_ns;
 	uint64_t running_ns; /* 0: left paused */
@@ -41,6 +46,8 @@ static void restore_free(struct restore *restore)
 	for (size_t i = 0; restore->specs && i < restore->manifest.n_memories; i++)
 		free(restore->specs[i]);
 	free(restore->specs);
+	free(restore->matched);
+	free(restore->warning);
 	snapshot_manifest_done(&restore->manifest);
 	process_memories_done(&restore->memories);
 	bring_target_done(&restore->target);
@@ -91,32 +98,14 @@ static int match_memory(struct restore *restore, const struct snapshot_memory *w
 			   n ? "; give them files with names" : "");
 }
 
-/* `file:DIR/memory.raw,offset=N`; a comma in a path is written twice. */
-static char *make_spec(const char *directory, uint64_t offset_bytes)
-{
-	size_t n_spec = 2 * strlen(directory) + sizeof(SNAPSHOT_MEMORY) + 64;
-	char *spec = malloc(n_spec), *at = spec;
-
-	if (!spec)
-		return NULL;
-	at = stpcpy(at, "file:");
-	for (const char *c = directory; *c; c++) {
-		*at++ = *c;
-		if (*c == ',')
-			*at++ = ',';
-	}
-	snprintf(at, n_spec - (size_t)(at - spec), "/%s,offset=%llu", SNAPSHOT_MEMORY,
-		 (unsigned long long)offset_bytes);
-	return spec;
-}
-
 static int plan_restore(struct restore *restore, struct plan *plan, struct refusal *refusal)
 {
 	size_t n = restore->manifest.n_memories;
 	int r;
 
 	restore->specs = calloc(n + 1, sizeof(*restore->specs));
-	if (!restore->specs)
+	restore->matched = calloc(n + 1, sizeof(*restore->matched));
+	if (!restore->specs || !restore->matched)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		const struct snapshot_memory *wanted = &restore->manifest.memories[i];
@@ -131,7 +120,8 @@ static int plan_restore(struct restore *restore, struct plan *plan, struct refus
 					refusal, "io.ufd.guest.BadSnapshot",
 					json_pack("{s:s}", "directory", restore->directory),
 					"two memories of the snapshot match `%s`", there->name);
-		restore->specs[i] = make_spec(restore->directory, wanted->offset_bytes);
+		restore->matched[i] = there;
+		restore->specs[i] = snapshot_source(restore->directory, &restore->manifest, wanted);
 		r = restore->specs[i] ? bring_plan_add(plan, there, restore->specs[i], -EBADF)
 				      : -ENOMEM;
 		if (r < 0)
@@ -140,12 +130,31 @@ static int plan_restore(struct restore *restore, struct plan *plan, struct refus
 	return plan_check(plan, refusal);
 }
 
+/* What it is restored from. */
+static int restore_look(struct restore *restore, struct refusal *refusal)
+{
+	const char *directory = restore->directory;
+	int r = snapshot_read_manifest(directory, &restore->manifest, refusal);
+
+	if (r == 0 && restore->manifest.is_memory_only)
+		r = snapshot_refuse(
+			refusal, directory,
+			"%s holds memory only, no devices: attach with its " SNAPSHOT_IMAGE
+			" as the source",
+			directory);
+	if (r == 0)
+		r = snapshot_check_image(directory, &restore->manifest, refusal);
+	if (r == 0 && !restore->is_clone)
+		r = snapshot_warn_of_twin(directory, &restore->manifest, &restore->warning);
+	return r;
+}
+
 static int restore_begin(struct restore *restore, struct refusal *refusal)
 {
 	_cleanup_(plan_done) struct plan plan = {};
 	int r;
 
-	r = snapshot_read_manifest(restore->directory, &restore->manifest, refusal);
+	r = restore_look(restore, refusal);
 	if (r == 0)
 		r = bring_target_by_qmp(&restore->target, restore->qmp_path, refusal);
 	if (r == 0)
@@ -159,10 +168,50 @@ static int restore_begin(struct restore *restore, struct refusal *refusal)
 					  refusal);
 	if (r == 0)
 		r = plan_restore(restore, &plan, refusal);
+	restore->registration->paging.consumer = restore->consumer;
 	if (r == 0)
 		r = bring(&restore->registration->paging, &restore->target, &plan, &restore->rights,
 			  refusal);
+	restore->registration->paging.consumer = NULL;
 	return r;
+}
+
+/* The name of each memory in images, under which the snapshots that follow look for it. */
+static void keep_names(struct restore *restore)
+{
+	struct paging *paging = &restore->registration->paging;
+
+	paging_lock(paging);
+	for (size_t i = 0; paging->guest && i < restore->manifest.n_memories; i++) {
+		const struct snapshot_memory *wanted = &restore->manifest.memories[i];
+		const struct process_memory *there = restore->matched[i];
+		struct record_name record = { .device = there->device, .inode = there->inode };
+		const struct paging_memory *memory = NULL;
+
+		for (size_t j = 0; j < paging->n_memories; j++)
+			if (strcmp(paging->memories[j].source, restore->specs[i]) == 0)
+				memory = &paging->memories[j];
+		snprintf(record.name, sizeof(record.name), "%s", wanted->name);
+		/* without it an incremental copies the memory whole */
+		if (memory)
+			(void)record_put_name(paging->guest, memory->number, &record);
+	}
+	paging_unlock(paging);
+}
+
+/* Snapshots of it may count from the one that it came from. */
+static int restore_base(struct restore *restore, struct refusal *refusal)
+{
+	int r;
+
+	if (!restore->consumer || restore->manifest.version < 2)
+		return 0;
+	keep_names(restore);
+	r = base_restored(restore->registration, restore->consumer, restore->manifest.digest);
+	if (r < 0)
+		return refusal_set_errno(refusal, r, "consumer `%s` is not kept: %s",
+					 restore->consumer, strerror(-r));
+	return 0;
 }
 
 /*
@@ -177,10 +226,14 @@ static int restore_run(struct job *job, void *data, struct refusal *refusal)
 	r = restore_begin(restore, refusal);
 	if (r < 0)
 		return r;
-	r = snapshot_load_and_run(qmp_driver(restore->target.qmp), restore->directory,
-				  restore->is_paused, &restore->running_ns, refusal);
+	r = restore_base(restore, refusal);
+	if (r == 0)
+		r = snapshot_load_and_run(qmp_driver(restore->target.qmp), restore->directory,
+					  restore->is_paused, &restore->running_ns, refusal);
 	if (r < 0)
 		paging_take_down(&restore->registration->paging);
+	else
+		snapshot_mark_restored(restore->directory, &restore->manifest);
 	return r;
 }
 
@@ -193,6 +246,8 @@ static void restore_reply(void *data, struct call *call)
 
 	registration_commit(registration, restore->target.pid, restore->target.pidfd,
 			    restore->owner);
+	if (restore->warning)
+		json_object_set_new(fixed, "warnings", json_pack("[s]", restore->warning));
 	if (restore->running_ns)
 		json_object_set_new(
 			fixed, "running_ns",
@@ -257,6 +312,8 @@ int method_restore(struct control *control, struct call *call, struct refusal *r
 	restore->directory = json_string_value(json_object_get(call->parameters, "directory"));
 	restore->qmp_path = json_string_value(json_object_get(call->parameters, "qmp"));
 	restore->is_paused = json_is_true(json_object_get(call->parameters, "paused"));
+	restore->is_clone = json_is_true(json_object_get(call->parameters, "clone"));
+	restore->consumer = json_string_value(json_object_get(call->parameters, "consumer"));
 	restore->rights = (struct arrival_rights){
 		.caller = call->peer.uid,
 		.is_admin = credentials_are_admin(&call->peer, control->own_uid),

@@ -1,134 +1,258 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* SnapshotSave of io.ufd.guest. */
 #include <errno.h>
+#include <event2/event.h>
 #include <string.h>
-#include <time.h>
 
-#include "attach/bring.h"
-#include "attach/snapshot.h"
 #include "base/clock.h"
+#include "base/units.h"
 #include "control/call-job.h"
 #include "control/control.h"
 #include "control/guest-json.h"
 #include "control/method.h"
 #include "control/methods-guest.h"
+#include "dirty/pause.h"
+#include "image/image-reader.h"
+#include "image/image-writer.h"
+#include "log-ids.h"
+#include "log.h"
 #include "registry.h"
+#include "snapshots/save.h"
 
-#define SAVE_TIMEOUT_NS	    (3600 * NSEC_PER_SEC)
-#define GRADUATE_TIMEOUT_NS (30 * NSEC_PER_SEC)
-#define LOOK_NS		    (2 * NSEC_PER_MSEC)
+#define SAVE_TIMEOUT_NS (3600 * NSEC_PER_SEC)
+#define PERIOD_US	100000
+#define MAX_PAUSE_MS	INT64_C(3600000)
 
 struct save {
 	struct call *call;		     /* a reference: texts are borrowed from it */
+	struct registration *guest;	     /* a reference; NULL: named by its monitor only */
 	struct registration **registrations; /* owned; references to all that serve */
-	size_t n_registrations;
-	const char *qmp_path;
-	const char *directory;
+	struct snapshot_request request;
+	struct snapshot_progress progress;
 	struct snapshot_saved saved;
+	struct event *timer; /* owned; while somebody wants progress */
 };
+
+static void stop_timer(struct save *save)
+{
+	if (save->timer)
+		event_free(save->timer);
+	save->timer = NULL;
+}
 
 static void save_free(struct save *save)
 {
 	if (!save)
 		return;
-	for (size_t i = 0; i < save->n_registrations; i++)
+	stop_timer(save);
+	for (size_t i = 0; i < save->request.n_registrations; i++)
 		registration_unref(save->registrations[i]);
 	free(save->registrations);
+	snapshot_saved_done(&save->saved);
+	registration_unref(save->guest);
 	call_unref(save->call);
 	free(save);
 }
 DEFINE_CLEANUP(struct save, save_free)
 
-static bool is_graduated(struct registration *registration)
-{
-	UFD_OPTS(ufd_guest_stats, stats);
-	bool is_done = true;
+/* ---- progress ---- */
 
-	paging_lock(&registration->paging);
-	if (registration->paging.guest)
-		is_done = ufd_pager_guest_stats(registration->paging.guest, &stats) < 0 ||
-			  stats.is_graduated;
-	paging_unlock(&registration->paging);
-	return is_done;
+static json_t *progress_json(const struct save *save)
+{
+	const struct snapshot_progress *progress = &save->progress;
+	uint32_t phase = atomic_load_explicit(&progress->phase, memory_order_relaxed);
+
+	return json_pack(
+		"{s:i,s:i,s:i,s:i,s:s,s:I,s:I}", "length_bytes", 0, "populated_bytes", 0,
+		"state_bytes", 0, "paused_ns", 0, "phase", snapshot_phase_name(phase), "done_bytes",
+		(json_int_t)atomic_load_explicit(&progress->done_bytes, memory_order_relaxed),
+		"total_bytes",
+		(json_int_t)atomic_load_explicit(&progress->total_bytes, memory_order_relaxed));
 }
 
-/* The file must hold every byte before it is copied: what is absent would be saved as zeros. */
-static int complete(struct registration *registration, struct job *job, struct refusal *refusal)
+static void on_timer(evutil_socket_t fd, short what, void *userdata)
 {
-	const struct timespec pause = { .tv_nsec = LOOK_NS };
-	uint64_t deadline_ns;
-	int r;
+	struct save *save = userdata;
 
-	r = paging_finish(&registration->paging, job_deadline_ns(job), job);
-	if (r < 0)
-		return refusal_set_errno(refusal, r, "guest `%s` cannot be completed: %s",
-					 registration->paging.name, strerror(-r));
-	deadline_ns = clock_now_ns() + GRADUATE_TIMEOUT_NS;
-	while (!is_graduated(registration)) {
-		if (clock_now_ns() >= deadline_ns)
-			return refusal_set_errno(refusal, -ETIMEDOUT,
-						 "guest `%s` is complete, but still registered",
-						 registration->paging.name);
-		nanosleep(&pause, NULL);
-	}
+	call_notify(save->call, progress_json(save));
+}
+
+/* The save goes on without whoever asked. */
+static void on_gone(struct call *call, void *userdata)
+{
+	stop_timer(userdata);
+}
+
+static int start_timer(struct control *control, struct save *save)
+{
+	const struct timeval period = { .tv_usec = PERIOD_US };
+
+	if (!save->call->request.is_more)
+		return 0;
+	save->timer = event_new(control->base, -1, EV_PERSIST, on_timer, save);
+	if (!save->timer || event_add(save->timer, &period) < 0)
+		return -ENOMEM;
+	call_set_gone(save->call, on_gone, save);
 	return 0;
 }
 
-static int save_memories(struct save *save, struct bring_target *target,
-			 const struct process_memories *memories, struct refusal *refusal)
-{
-	_cleanup_(freep) struct snapshot_input *inputs = calloc(memories->n_memories + 1,
-								sizeof(*inputs));
-
-	if (!inputs)
-		return -ENOMEM;
-	for (size_t i = 0; i < memories->n_memories; i++) {
-		const struct process_memory *memory = &memories->memories[i];
-
-		inputs[i] = (struct snapshot_input){
-			.name = memory->name,
-			.kind = memory->kind == BACKING_HUGETLB ? "hugetlb" : "shmem",
-			.backing_fd = memory->fd,
-			.length_bytes = memory->length_bytes,
-			.page_bytes = memory->page_bytes,
-		};
-	}
-	return snapshot_save(qmp_driver(target->qmp), inputs, memories->n_memories, save->directory,
-			     &save->saved, refusal);
-}
+/* ---- the job ---- */
 
 static int save_run(struct job *job, void *data, struct refusal *refusal)
 {
-	_cleanup_(process_memories_done) struct process_memories memories = {};
-	_cleanup_(bring_target_done) struct bring_target target = BRING_TARGET_NONE;
 	struct save *save = data;
-	int r;
 
-	r = bring_target_by_qmp(&target, save->qmp_path, refusal);
-	for (size_t i = 0; r == 0 && i < save->n_registrations; i++)
-		if (paging_has_process(&save->registrations[i]->paging, target.pid))
-			r = complete(save->registrations[i], job, refusal);
-	if (r == 0)
-		r = process_find_memories(target.pid, NULL, 0, &memories, refusal);
-	if (r == 0)
-		r = save_memories(save, &target, &memories, refusal);
-	return r;
+	save->request.job = job;
+	return snapshot_save(&save->request, &save->saved, refusal);
+}
+
+static void tell(const struct save *save)
+{
+	const struct snapshot_saved *saved = &save->saved;
+
+	log_info(
+		LOG_FIELDS(.guest = save->guest ? save->guest->paging.name : NULL,
+			   .message_id = LOG_ID_SAVED),
+		"%s: a snapshot of %llu MiB, of them %llu MiB written to disk; the guest stood still "
+		"for %llu ms",
+		save->request.directory, (unsigned long long)(saved->length_bytes / MIB),
+		(unsigned long long)(saved->file_bytes / MIB),
+		(unsigned long long)(saved->paused_ns / NSEC_PER_MSEC));
 }
 
 static void save_reply(void *data, struct call *call)
 {
-	const struct snapshot_saved *saved = &((struct save *)data)->saved;
+	struct save *save = data;
+	const struct snapshot_saved *saved = &save->saved;
+	char digest[IMAGE_DIGEST_TEXT];
+	json_t *reply;
 
-	call_reply(call, json_pack("{s:I, s:I, s:I, s:I}", "length_bytes",
-				   (json_int_t)saved->length_bytes, "populated_bytes",
-				   (json_int_t)saved->populated_bytes, "state_bytes",
-				   (json_int_t)saved->state_bytes, "paused_ns",
-				   (json_int_t)saved->paused_ns));
+	stop_timer(save);
+	image_digest_text(saved->digest, digest);
+	reply = json_pack("{s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:i,s:O}", "length_bytes",
+			  (json_int_t)saved->length_bytes, "populated_bytes",
+			  (json_int_t)saved->populated_bytes, "state_bytes",
+			  (json_int_t)saved->state_bytes, "paused_ns", (json_int_t)saved->paused_ns,
+			  "file_bytes", (json_int_t)saved->file_bytes, "digest", digest, "way",
+			  snapshot_way_name(saved->way), "rounds", (int)saved->n_rounds, "warnings",
+			  saved->warnings);
+	if (saved->consumer[0]) {
+		json_object_set_new(reply, "consumer", json_string(saved->consumer));
+		json_object_set_new(reply, "epoch", json_integer((json_int_t)saved->epoch));
+	}
+	tell(save);
+	call_reply(call, reply);
 }
 
 static void save_done(void *data, bool is_kept)
 {
-	save_free(data);
+	struct save *save = data;
+
+	if (save->guest) {
+		if (is_kept)
+			atomic_fetch_add_explicit(&save->guest->n_snapshots, 1,
+						  memory_order_relaxed);
+		else
+			atomic_fetch_add_explicit(&save->guest->n_snapshots_failed, 1,
+						  memory_order_relaxed);
+		pause_settle(save->guest);
+	}
+	save_free(save);
+}
+
+/* ---- the call ---- */
+
+static const char *text_of(const struct call *call, const char *name)
+{
+	return json_string_value(json_object_get(call->parameters, name));
+}
+
+static bool flag_of(const struct call *call, const char *name)
+{
+	return json_is_true(json_object_get(call->parameters, name));
+}
+
+/* Return: true, or false after the call was answered. */
+static bool read_parameters(struct save *save, struct call *call)
+{
+	const json_t *max_pause = json_object_get(call->parameters, "max_pause_ms");
+	struct snapshot_request *request = &save->request;
+	const char *compress = text_of(call, "compress");
+	json_int_t pause_ms = json_integer_value(max_pause);
+
+	request->directory = text_of(call, "directory");
+	request->parent = text_of(call, "incremental");
+	request->consumer = text_of(call, "consumer");
+	request->qmp = text_of(call, "qmp");
+	request->is_live = flag_of(call, "live");
+	request->is_strict = flag_of(call, "strict");
+	request->is_untracked = flag_of(call, "untracked");
+	request->max_pause_ns = SNAPSHOT_MAX_PAUSE_NS;
+	request->progress = &save->progress;
+	request->codec = IMAGE_LZ4;
+	if (json_is_integer(max_pause) && (pause_ms < 1 || pause_ms > MAX_PAUSE_MS)) {
+		call_fail_parameter(call, "max_pause_ms");
+		return false;
+	}
+	if (json_is_integer(max_pause))
+		request->max_pause_ns = pause_ms * NSEC_PER_MSEC;
+	if (compress && image_codec_parse(compress, &request->codec, &request->level) < 0) {
+		call_fail_parameter(call, "compress");
+		return false;
+	}
+	return true;
+}
+
+/* Of several guests in one process none is meant; of one, it is. */
+static struct registration *only_guest_of(struct save *save, const char *qmp)
+{
+	struct registration *found = NULL;
+
+	for (size_t i = 0; i < save->request.n_registrations; i++) {
+		struct registration *registration = save->registrations[i];
+
+		if (strcmp(registration->qmp, qmp))
+			continue;
+		if (found)
+			return NULL;
+		found = registration;
+	}
+	return found;
+}
+
+static int choose_guest(struct control *control, struct save *save, struct refusal *refusal)
+{
+	struct snapshot_request *request = &save->request;
+	bool is_memory_only = flag_of(save->call, "memory_only");
+	struct registration *guest = NULL;
+	int r;
+
+	request->n_registrations = registry_collect(control->registry, &save->registrations);
+	request->registrations = save->registrations;
+	if (text_of(save->call, "name")) {
+		r = guest_of_call(control, save->call, &guest, refusal);
+		if (r < 0)
+			return r;
+	} else if (request->qmp) {
+		guest = only_guest_of(save, request->qmp);
+	}
+	if (guest) {
+		save->guest = registration_ref(guest);
+		request->guest = guest;
+		if (!request->qmp && guest->qmp[0])
+			request->qmp = guest->qmp;
+	}
+	if (is_memory_only && !guest)
+		return refusal_set(refusal, "io.ufd.guest.DriverFailed", NULL,
+				   "memory alone is saved of a guest that ufdd pages: name it");
+	if (is_memory_only)
+		request->qmp = NULL;
+	else if (!request->qmp || !request->qmp[0])
+		return refusal_set(
+			refusal, "io.ufd.guest.DriverFailed", NULL,
+			"the guest was not attached by a QMP socket: name one (qmp), or pause "
+			"it yourself and save its memory alone (memory_only)");
+	return 0;
 }
 
 int method_snapshot_save(struct control *control, struct call *call, struct refusal *refusal)
@@ -139,25 +263,17 @@ int method_snapshot_save(struct control *control, struct call *call, struct refu
 		.done = save_done,
 	};
 	_cleanup_(save_freep) struct save *save = calloc(1, sizeof(*save));
-	const char *name = json_string_value(json_object_get(call->parameters, "name"));
-	struct registration *registration;
 	int r;
 
 	if (!save)
 		return -ENOMEM;
 	save->call = call_ref(call);
-	save->directory = json_string_value(json_object_get(call->parameters, "directory"));
-	save->qmp_path = json_string_value(json_object_get(call->parameters, "qmp"));
-	if (name) {
-		r = guest_of_call(control, call, &registration, refusal);
-		if (r < 0)
-			return r;
-		if (!save->qmp_path)
-			save->qmp_path = registration->qmp;
-	}
-	if (!save->qmp_path || !save->qmp_path[0])
-		return refusal_set(refusal, "io.ufd.guest.DriverFailed", NULL,
-				   "the guest was not attached by a QMP socket: name one (qmp)");
-	save->n_registrations = registry_collect(control->registry, &save->registrations);
+	if (!read_parameters(save, call))
+		return 0;
+	r = choose_guest(control, save, refusal);
+	if (r == 0)
+		r = start_timer(control, save);
+	if (r < 0)
+		return r;
 	return call_job_start(control, call, &ops, SAVE_TIMEOUT_NS, TAKE_PTR(save), refusal);
 }

@@ -9,8 +9,8 @@
  */
 #include <stdio.h>
 
-#include "attach/snapshot.h"
 #include "driver/qmp.h"
+#include "snapshots/restore.h"
 
 int main(int argc, char **argv)
 {

@@ -1,53 +1,34 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Plain snapshots through a driver that does what the test tells it. */
-#include "attach/snapshot.h"
+/* Directories of snapshots: their files, their manifests, old and new. */
+#include "snapshots/manifest.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "base/units.h"
+#include "base/cleanup.h"
+#include "driver/driver.h"
+#include "snapshots/files.h"
+#include "snapshots/restore.h"
 #include "support/unit.h"
-
-#define PAGE	     4096
-#define MEMORY_PAGES 1024
 
 /* Remembers what was asked of it. */
 struct fake {
 	struct driver driver;
 	char calls[64];
-	bool is_running;
-	const char *failing; /* the call that fails */
 };
 
-static int fake_call(struct fake *fake, const char *name, struct refusal *refusal)
+static int fake_call(struct fake *fake, const char *name)
 {
 	strcat(fake->calls, name);
 	strcat(fake->calls, " ");
-	if (fake->failing && !strcmp(fake->failing, name))
-		return refusal_set(refusal, "io.ufd.guest.DriverFailed", NULL, "%s fails", name);
 	return 0;
-}
-
-static int fake_pause(struct driver *driver, bool *ret_was_running, struct refusal *refusal)
-{
-	struct fake *fake = (struct fake *)driver;
-
-	*ret_was_running = fake->is_running;
-	return fake_call(fake, "pause", refusal);
 }
 
 static int fake_resume(struct driver *driver, struct refusal *refusal)
 {
-	return fake_call((struct fake *)driver, "resume", refusal);
-}
-
-static int fake_save(struct driver *driver, int state_fd, uint64_t *ret_bytes,
-		     struct refusal *refusal)
-{
-	*ret_bytes = write(state_fd, "devices", 7);
-	return fake_call((struct fake *)driver, "save", refusal);
+	return fake_call((struct fake *)driver, "resume");
 }
 
 static int fake_load(struct driver *driver, int state_fd, struct refusal *refusal)
@@ -56,22 +37,13 @@ static int fake_load(struct driver *driver, int state_fd, struct refusal *refusa
 
 	ck_assert_int_eq(read(state_fd, bytes, sizeof(bytes)), 7);
 	ck_assert_str_eq(bytes, "devices");
-	return fake_call((struct fake *)driver, "load", refusal);
-}
-
-static int fake_describe(struct driver *driver, json_t **ret_machine, struct refusal *refusal)
-{
-	*ret_machine = json_pack("{s:s}", "vmm", "fake");
-	return 0;
+	return fake_call((struct fake *)driver, "load");
 }
 
 static const struct driver_ops fake_ops = {
 	.kind = "fake",
-	.pause = fake_pause,
 	.resume = fake_resume,
-	.save = fake_save,
 	.load = fake_load,
-	.describe = fake_describe,
 };
 
 /* A directory of the test's own, gone with it; `saved` in it is the snapshot's. */
@@ -89,7 +61,8 @@ static void place_init(struct place *place)
 
 static void place_done(struct place *place)
 {
-	static const char *const names[] = { SNAPSHOT_MANIFEST, SNAPSHOT_MEMORY, SNAPSHOT_STATE };
+	static const char *const names[] = { SNAPSHOT_MANIFEST, SNAPSHOT_RAW, SNAPSHOT_IMAGE,
+					     SNAPSHOT_STATE };
 	char path[128];
 
 	for (int i = 0; i < N_ROWS(names); i++) {
@@ -99,129 +72,6 @@ static void place_done(struct place *place)
 	rmdir(place->saved);
 	rmdir(place->directory);
 }
-
-/* A memory of 4 MiB: data, a page of zeros, a hole, data at the end. */
-static int make_memory(void)
-{
-	int fd = memfd_create("memory", MFD_CLOEXEC);
-	static const char zeros[PAGE];
-
-	ck_assert_int_eq(ftruncate(fd, MEMORY_PAGES * PAGE), 0);
-	ck_assert_int_eq(pwrite(fd, "first", 5, 0), 5);
-	ck_assert_int_eq(pwrite(fd, zeros, PAGE, PAGE), PAGE);
-	ck_assert_int_eq(pwrite(fd, "third", 5, 3 * PAGE - 5), 5);
-	ck_assert_int_eq(pwrite(fd, "last", 4, MEMORY_PAGES * PAGE - 4), 4);
-	return fd;
-}
-
-static int save(struct fake *fake, const struct place *place, int fd, struct snapshot_saved *saved,
-		struct refusal *refusal)
-{
-	struct snapshot_input inputs[] = {
-		{ "ram0", "shmem", fd, MEMORY_PAGES * PAGE, PAGE },
-		{ "ram1", "shmem", fd, 3 * PAGE, PAGE },
-	};
-
-	return snapshot_save(&fake->driver, inputs, 2, place->saved, saved, refusal);
-}
-
-static void assert_bytes(const struct place *place, uint64_t offset, const char *expected)
-{
-	_cleanup_(closep) int fd = -EBADF;
-	char path[128], bytes[16] = "";
-
-	snprintf(path, sizeof(path), "%s/%s", place->saved, SNAPSHOT_MEMORY);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	ck_assert_int_eq(pread(fd, bytes, strlen(expected), offset), strlen(expected));
-	ck_assert_str_eq(bytes, expected);
-}
-
-START_TEST(what_was_saved_can_be_read)
-{
-	_cleanup_(place_done) struct place place;
-	_cleanup_(closep) int fd = make_memory();
-	_cleanup_(snapshot_manifest_done) struct snapshot_manifest manifest = {};
-	struct fake fake = { .driver.ops = &fake_ops, .is_running = true };
-	struct refusal refusal = {};
-	struct snapshot_saved saved;
-	struct stat file;
-	char path[128];
-
-	place_init(&place);
-	ck_assert_int_eq(save(&fake, &place, fd, &saved, &refusal), 0);
-	ck_assert_str_eq(fake.calls, "pause save resume ");
-	ck_assert_uint_eq(saved.length_bytes, (MEMORY_PAGES + 3) * PAGE);
-	ck_assert_uint_eq(saved.populated_bytes, 5 * PAGE); /* neither hole nor zero page */
-	ck_assert_uint_eq(saved.state_bytes, 7);
-	ck_assert_uint_gt(saved.paused_ns, 0);
-
-	ck_assert_int_eq(snapshot_read_manifest(place.saved, &manifest, &refusal), 0);
-	ck_assert_uint_eq(manifest.n_memories, 2);
-	ck_assert_str_eq(manifest.memories[1].name, "ram1");
-	ck_assert_uint_eq(manifest.memories[1].offset_bytes, MEMORY_PAGES * PAGE);
-	assert_bytes(&place, 0, "first");
-	assert_bytes(&place, MEMORY_PAGES * PAGE - 4, "last");
-	assert_bytes(&place, (MEMORY_PAGES + 3) * PAGE - 5, "third");
-
-	snprintf(path, sizeof(path), "%s/%s", place.saved, SNAPSHOT_MEMORY);
-	ck_assert_int_eq(stat(path, &file), 0);
-	ck_assert_uint_eq(file.st_mode & 0777, 0600);
-	ck_assert_uint_lt(file.st_blocks * 512, 64 * PAGE);
-}
-END_TEST
-
-static const struct {
-	const char *failing;
-	const char *calls;
-} failures[] = {
-	{ "pause", "pause " },
-	{ "save", "pause save resume " },
-	{ "resume", "pause save resume " },
-};
-
-START_TEST(a_failure_resumes_the_guest_and_leaves_nothing)
-{
-	_cleanup_(place_done) struct place place;
-	_cleanup_(closep) int fd = make_memory();
-	struct fake fake = { .driver.ops = &fake_ops,
-			     .is_running = true,
-			     .failing = failures[_i].failing };
-	struct refusal refusal = {};
-	struct snapshot_saved saved;
-
-	place_init(&place);
-	ck_assert_int_eq(save(&fake, &place, fd, &saved, &refusal), -ECANCELED);
-	ck_assert_str_eq(refusal.error, "io.ufd.guest.DriverFailed");
-	ck_assert_str_eq(fake.calls, failures[_i].calls);
-	ck_assert_int_eq(access(place.saved, F_OK), -1);
-	refusal_done(&refusal);
-}
-END_TEST
-
-START_TEST(a_paused_guest_stays_paused)
-{
-	_cleanup_(place_done) struct place place;
-	_cleanup_(closep) int fd = make_memory();
-	struct fake fake = { .driver.ops = &fake_ops };
-	struct refusal refusal = {};
-	struct snapshot_saved saved;
-	uint64_t running_ns = 1;
-
-	place_init(&place);
-	ck_assert_int_eq(save(&fake, &place, fd, &saved, &refusal), 0);
-	ck_assert_str_eq(fake.calls, "pause save ");
-	ck_assert_uint_eq(saved.paused_ns, 0);
-
-	ck_assert_int_eq(
-		snapshot_load_and_run(&fake.driver, place.saved, true, &running_ns, &refusal), 0);
-	ck_assert_str_eq(fake.calls, "pause save load ");
-	ck_assert_uint_eq(running_ns, 0);
-	ck_assert_int_eq(
-		snapshot_load_and_run(&fake.driver, place.saved, false, &running_ns, &refusal), 0);
-	ck_assert_str_eq(fake.calls, "pause save load load resume ");
-	ck_assert_uint_gt(running_ns, 0);
-}
-END_TEST
 
 static void write_file(const struct place *place, const char *name, const char *text)
 {
@@ -233,13 +83,111 @@ static void write_file(const struct place *place, const char *name, const char *
 	ck_assert_int_eq(write(fd, text, strlen(text)), strlen(text));
 }
 
-static void set_length(const struct place *place, uint64_t length_bytes)
+static void set_length(const struct place *place, const char *name, uint64_t length_bytes)
 {
 	char path[160];
 
-	snprintf(path, sizeof(path), "%s/%s", place->saved, SNAPSHOT_MEMORY);
+	snprintf(path, sizeof(path), "%s/%s", place->saved, name);
 	ck_assert_int_eq(truncate(path, length_bytes), 0);
 }
+
+/* ---- its directory ---- */
+
+static bool exists(const struct place *place, const char *name)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/%s", place->saved, name);
+	return access(path, F_OK) == 0;
+}
+
+START_TEST(files_are_a_snapshot_only_when_they_are_published)
+{
+	_cleanup_(place_done) struct place place;
+	_cleanup_(snapshot_files_done) struct snapshot_files files = SNAPSHOT_FILES_NONE;
+	struct snapshot_files again = SNAPSHOT_FILES_NONE;
+	struct refusal refusal = {};
+	struct stat file;
+	char path[128];
+
+	place_init(&place);
+	ck_assert_int_eq(snapshot_files_open(&files, place.saved, true, &refusal), 0);
+	ck_assert_int_eq(write(files.image, "memory", 6), 6);
+	ck_assert_int_eq(write(files.state, "devices", 7), 7);
+	ck_assert(!exists(&place, SNAPSHOT_MANIFEST) && !exists(&place, SNAPSHOT_IMAGE));
+
+	ck_assert_int_eq(snapshot_files_publish(&files, "{}", &refusal), 0);
+	ck_assert(exists(&place, SNAPSHOT_MANIFEST) && exists(&place, SNAPSHOT_IMAGE) &&
+		  exists(&place, SNAPSHOT_STATE));
+	ck_assert(!exists(&place, SNAPSHOT_MANIFEST ".new") &&
+		  !exists(&place, SNAPSHOT_IMAGE ".new"));
+	snprintf(path, sizeof(path), "%s/%s", place.saved, SNAPSHOT_IMAGE);
+	ck_assert_int_eq(stat(path, &file), 0);
+	ck_assert_uint_eq(file.st_mode & 0777, 0600);
+
+	ck_assert_int_eq(snapshot_files_open(&again, place.saved, true, &refusal), -ECANCELED);
+	ck_assert_ptr_nonnull(strstr(
+		json_string_value(json_object_get(refusal.parameters, "message")), "already"));
+	ck_assert(exists(&place, SNAPSHOT_IMAGE)); /* and nothing of it was touched */
+	refusal_done(&refusal);
+}
+END_TEST
+
+START_TEST(what_is_discarded_leaves_nothing)
+{
+	_cleanup_(place_done) struct place place;
+	struct snapshot_files files = SNAPSHOT_FILES_NONE;
+	struct refusal refusal = {};
+
+	place_init(&place);
+	ck_assert_int_eq(snapshot_files_open(&files, place.saved, false, &refusal), 0);
+	ck_assert_int_lt(files.state, 0);
+	snapshot_files_discard(&files);
+	snapshot_files_done(&files);
+	ck_assert_int_eq(access(place.saved, F_OK), -1);
+}
+END_TEST
+
+START_TEST(a_rename_that_fails_leaves_no_snapshot)
+{
+	_cleanup_(place_done) struct place place;
+	_cleanup_(snapshot_files_done) struct snapshot_files files = SNAPSHOT_FILES_NONE;
+	struct refusal refusal = {};
+	char path[160];
+
+	place_init(&place);
+	ck_assert_int_eq(snapshot_files_open(&files, place.saved, true, &refusal), 0);
+	/* a folder in the way of the last but one */
+	snprintf(path, sizeof(path), "%s/%s", place.saved, SNAPSHOT_STATE);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	ck_assert_int_eq(snapshot_files_publish(&files, "{}", &refusal), -ECANCELED);
+	ck_assert(!exists(&place, SNAPSHOT_MANIFEST) && !exists(&place, SNAPSHOT_IMAGE));
+	refusal_done(&refusal);
+	rmdir(path);
+	snapshot_files_discard(&files);
+}
+END_TEST
+
+START_TEST(devices_are_loaded_and_the_guest_goes_on_if_it_should)
+{
+	_cleanup_(place_done) struct place place;
+	struct fake fake = { .driver.ops = &fake_ops };
+	struct refusal refusal = {};
+	uint64_t running_ns = 1;
+
+	place_init(&place);
+	ck_assert_int_eq(mkdir(place.saved, 0700), 0);
+	write_file(&place, SNAPSHOT_STATE, "devices");
+	ck_assert_int_eq(
+		snapshot_load_and_run(&fake.driver, place.saved, true, &running_ns, &refusal), 0);
+	ck_assert_str_eq(fake.calls, "load ");
+	ck_assert_uint_eq(running_ns, 0);
+	ck_assert_int_eq(
+		snapshot_load_and_run(&fake.driver, place.saved, false, &running_ns, &refusal), 0);
+	ck_assert_str_eq(fake.calls, "load load resume ");
+	ck_assert_uint_gt(running_ns, 0);
+}
+END_TEST
 
 /* The directory that version 1 wrote, with its memory made anew. */
 static void copy_golden(struct place *place, const char *name)
@@ -267,8 +215,8 @@ START_TEST(what_version_1_wrote_stays_readable)
 	ck_assert_int_eq(mkdir(place.saved, 0700), 0);
 	copy_golden(&place, SNAPSHOT_MANIFEST);
 	copy_golden(&place, SNAPSHOT_STATE);
-	write_file(&place, SNAPSHOT_MEMORY, "");
-	set_length(&place, 2113536);
+	write_file(&place, SNAPSHOT_RAW, "");
+	set_length(&place, SNAPSHOT_RAW, 2113536);
 
 	r = snapshot_read_manifest(place.saved, &manifest, &refusal);
 	ck_assert_msg(r == 0, "%s",
@@ -292,6 +240,20 @@ END_TEST
 	"{\"name\":\"a\",\"kind\":\"shmem\",\"length_bytes\":" #length ",\"page_bytes\":" #page \
 	",\"offset_bytes\":" #offset "}"
 
+#define DIGEST "00112233445566778899aabbccddeeff"
+#define NEW_WITH(image, memory, more)                                                                    \
+	"{\"format\":\"ufd-snapshot\",\"version\":2,\"created_ns\":1,\"way\":\"rounds\",\"taken_ns\":1," \
+	"\"paused_ns\":2,\"rounds\":3,\"digest\":\"" DIGEST "\",\"image_bytes\":" #image                 \
+	",\"memory_bytes\":" #memory                                                                     \
+	",\"populated_bytes\":0,\"state_bytes\":0,\"memory_only\":false," more
+#define NEW(memory, more) NEW_WITH(100, memory, more)
+#define PARENT(path)	  "\"parent\":{\"digest\":\"" DIGEST "\",\"path\":" path "},"
+#define CONSUMER(epoch, tracking) \
+	"\"consumer\":{\"name\":\"c\",\"epoch\":" epoch ",\"tracking\":" tracking "},"
+#define NEW_MEMORY(name, length)                                              \
+	"{\"name\":\"" name "\",\"kind\":\"shmem\",\"length_bytes\":" #length \
+	",\"page_bytes\":4096}"
+
 static const struct {
 	const char *manifest;
 	const char *words; /* in the refusal; NULL: it is fine */
@@ -302,8 +264,9 @@ static const struct {
 	  NULL },
 	{ "", "line 1" },
 	{ "[]", "Expected object" },
-	{ "{\"format\":\"ufd-snapshot\",\"version\":2}", "reads ufd-snapshot version 1" },
-	{ "{\"format\":\"other\",\"version\":1}", "reads ufd-snapshot version 1" },
+	{ "{\"format\":\"ufd-snapshot\",\"version\":3}", "reads ufd-snapshot up to version 2" },
+	{ "{\"format\":\"ufd-snapshot\",\"version\":0}", "reads ufd-snapshot up to version 2" },
+	{ "{\"format\":\"other\",\"version\":1}", "reads ufd-snapshot up to version 2" },
 	{ HEAD SIZES "\"memories\":[]}", "from 1 to 1024 memories" },
 	{ HEAD SIZES "\"memories\":[{}]}", "memory 0: Object item not found: name" },
 	{ HEAD SIZES "\"memories\":[" MEMORY(8192, 4096, 4096) "]}", "outside memory.raw" },
@@ -325,7 +288,44 @@ static const struct {
 	{ HEAD "\"memory_bytes\":8192,\"populated_bytes\":0,\"state_bytes\":7,\"created_ns\":1,"
 	       "\"memories\":[" MEMORY(8192, 4096, 0) "]}",
 	  "device.state has 0 bytes, the manifest says 7" },
+	{ NEW(16384, ) "\"memories\":[" NEW_MEMORY("a", 8192) "," NEW_MEMORY("b", 8192) "]}",
+	  NULL },
+	{ NEW(16384, PARENT("\"../before/memory.ufdi\"") CONSUMER(
+			     "7", "\"" DIGEST "\"")) "\"memories\":[" NEW_MEMORY("a", 16384) "]}",
+	  NULL },
+	{ NEW(8192, PARENT("\"\"")) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "parent names no snapshot" },
+	{ NEW(8192, PARENT("5")) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "parent names no snapshot" },
+	{ NEW(8192, CONSUMER("-1", "\"" DIGEST "\"")) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "consumer is none" },
+	{ NEW(8192, CONSUMER("1", "\"ab\"")) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "consumer is none" },
+	{ NEW(8192, ) "\"memories\":[" NEW_MEMORY("a", 16384) "]}", "memory_bytes is less" },
+	{ NEW(16384, ) "\"memories\":[" NEW_MEMORY("a", 8192) "," NEW_MEMORY("a", 8192) "]}",
+	  "its name comes twice" },
+	{ NEW(8192, ) "\"memories\":[" NEW_MEMORY("", 8192) "]}", "no memory has such a name" },
+	{ NEW_WITH(9000, 8192, ) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "memory.ufdi has 8192 bytes, the manifest says 9000" },
+	{ NEW_WITH(-1, 8192, ) "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "a number is impossible" },
+	{ NEW_WITH(100, 8192, "\"digest\":\"x\",") "\"memories\":[" NEW_MEMORY("a", 8192) "]}",
+	  "duplicate object key" },
 };
+
+/* What is written is what was read. */
+static void assert_round_trip(const struct snapshot_manifest *manifest)
+{
+	_cleanup_(snapshot_manifest_done) struct snapshot_manifest again = {};
+	_cleanup_(freep) char *text = snapshot_manifest_text(manifest, NULL);
+	_cleanup_(freep) char *text_again = NULL;
+	struct refusal refusal = {};
+
+	ck_assert_int_eq(snapshot_manifest_parse("", text, strlen(text), &again, &refusal), 0);
+	ck_assert_uint_eq(again.version, 2);
+	text_again = snapshot_manifest_text(&again, NULL);
+	ck_assert_str_eq(text, text_again);
+}
 
 START_TEST(a_manifest_is_believed_only_if_it_can_be_true)
 {
@@ -339,13 +339,17 @@ START_TEST(a_manifest_is_believed_only_if_it_can_be_true)
 	ck_assert_int_eq(mkdir(place.saved, 0700), 0);
 	write_file(&place, SNAPSHOT_MANIFEST, manifests[_i].manifest);
 	write_file(&place, SNAPSHOT_STATE, "");
-	write_file(&place, SNAPSHOT_MEMORY, "");
-	set_length(&place, 8192);
+	write_file(&place, SNAPSHOT_RAW, "");
+	write_file(&place, SNAPSHOT_IMAGE, "");
+	set_length(&place, SNAPSHOT_RAW, 8192);
+	set_length(&place, SNAPSHOT_IMAGE, 8192);
 
 	r = snapshot_read_manifest(place.saved, &manifest, &refusal);
 	message = json_string_value(json_object_get(refusal.parameters, "message"));
 	if (!manifests[_i].words) {
 		ck_assert_msg(r == 0, "%s", message);
+		if (manifest.version > 1)
+			assert_round_trip(&manifest);
 		return;
 	}
 	ck_assert_int_eq(r, -ECANCELED);
@@ -362,9 +366,10 @@ int main(void)
 	return unit_run(
 		"snapshot",
 		(struct unit_test[]){
-			UNIT(what_was_saved_can_be_read),
-			UNIT_TABLE(a_failure_resumes_the_guest_and_leaves_nothing, failures),
-			UNIT(a_paused_guest_stays_paused),
+			UNIT(files_are_a_snapshot_only_when_they_are_published),
+			UNIT(what_is_discarded_leaves_nothing),
+			UNIT(a_rename_that_fails_leaves_no_snapshot),
+			UNIT(devices_are_loaded_and_the_guest_goes_on_if_it_should),
 			UNIT(what_version_1_wrote_stays_readable),
 			UNIT_TABLE(a_manifest_is_believed_only_if_it_can_be_true, manifests),
 			{},

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a guest wrote since the snapshot before: the consumer that snapshots read.
+ *
+ * It starts with the first save. Each save reads it at the moment that it shows, and acknowledges nothing: the
+ * next one does, when this one's manifest is on disk. So what a save that failed had read comes again.
+ *
+ * Context of all: job, without the engine's lock; base_read() with the guest's dirty_lock.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "snapshots/record.h"
+
+struct refusal;
+struct registration;
+struct snapshot_manifest;
+
+#define BASE_CONSUMER "snapshot" /* who is not named */
+
+/* Readable. Zero: nothing is tracked. */
+struct base {
+	struct registration *registration; /* borrowed; NULL: nothing is tracked */
+	struct record_base record;
+};
+
+/* Borrowed. */
+struct base_opts {
+	const char *consumer; /* NULL: the parent's, or BASE_CONSUMER */
+	const char *qmp;      /* for quiescing; NULL: the one that the guest was attached by */
+	const char *parent_path;
+	const struct snapshot_manifest *parent; /* NULL: a full one */
+	bool is_needed;				/* a guest that cannot be tracked is refused */
+};
+
+/**
+ * base_open() - the consumer of a save that begins
+ * @warnings: array of texts, appended to
+ *
+ * Return: 0, or -ECANCELED with @refusal set (io.ufd.guest.WrongParent: the guest is not tracked since that
+ * snapshot; errors of io.ufd.dirty).
+ */
+int base_open(struct base *ret, struct registration *registration, const struct base_opts *opts,
+	      json_t *warnings, struct refusal *refusal);
+
+/* The moment is now. Its bits are the consumer's until the next read. Return: as above. */
+int base_read(struct base *base, struct ufd_dirty_epoch *ret, struct refusal *refusal);
+
+/* The snapshot is on disk, and is the base of the next one. */
+void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES]);
+
+/* A guest that was restored from a snapshot: @consumer, started before its first fill, counts from there. Return: 0 or -errno. */
+int base_restored(struct registration *registration, const char *consumer,
+		  const uint8_t digest[IMAGE_DIGEST_BYTES]);

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Steps of a save: standing still, devices, what was written, copies. */
+#include "snapshots/saving.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "driver/qmp.h"
+#include "job.h"
+#include "refusal.h"
+#include "registry.h"
+
+/* ---- standing still ---- */
+
+static int pause_stranger(struct saving *saving, struct still *still)
+{
+	int r = qmp_connect(&still->qmp, saving->request->qmp, 0, saving->refusal);
+
+	if (r < 0)
+		return r;
+	still->driver = qmp_driver(still->qmp);
+	still->since_ns = clock_now_ns();
+	r = still->driver->ops->pause(still->driver, &still->was_running, saving->refusal);
+	if (r < 0)
+		still->qmp = qmp_free(still->qmp);
+	return r;
+}
+
+static int pause_guest(struct saving *saving, struct still *still)
+{
+	int r = pause_begin(&still->pause, saving->request->guest, saving->request->qmp,
+			    saving->refusal);
+
+	if (r < 0)
+		return r;
+	still->driver = qmp_driver(still->pause.qmp);
+	still->was_running = still->pause.since_ns != 0;
+	still->since_ns = still->was_running ? still->pause.since_ns : clock_now_ns();
+	return 0;
+}
+
+int still_begin(struct saving *saving, struct still *ret)
+{
+	struct registration *guest = saving->request->guest;
+	struct still still = { .since_ns = clock_now_ns() };
+	struct timespec now;
+	int r = 0;
+
+	if (guest) {
+		pthread_mutex_lock(&guest->dirty_lock);
+		still.is_locked = true;
+	}
+	if (saving->request->qmp)
+		r = guest ? pause_guest(saving, &still) : pause_stranger(saving, &still);
+	if (r < 0) {
+		if (guest)
+			pthread_mutex_unlock(&guest->dirty_lock);
+		return r;
+	}
+	clock_gettime(CLOCK_REALTIME, &now);
+	saving->manifest.taken_ns = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	*ret = still;
+	return 0;
+}
+
+/* After a failure the guest goes on all the same, and the first refusal is the one to tell. */
+static int resume_stranger(struct saving *saving, struct still *still, bool has_failed)
+{
+	_cleanup_(refusal_done) struct refusal ignored = {};
+	int r = 0;
+
+	if (still->was_running)
+		r = still->driver->ops->resume(still->driver,
+					       has_failed ? &ignored : saving->refusal);
+	if (still->was_running)
+		saving->manifest.paused_ns += clock_now_ns() - still->since_ns;
+	still->qmp = qmp_free(still->qmp);
+	return r;
+}
+
+int still_end(struct saving *saving, struct still *still, bool has_failed)
+{
+	struct registration *guest = saving->request->guest;
+	uint64_t paused_ns = 0;
+	int r = 0;
+
+	if (still->qmp) {
+		r = resume_stranger(saving, still, has_failed);
+	} else if (still->pause.qmp) {
+		if (!pause_end(&still->pause, &paused_ns))
+			json_array_append_new(
+				saving->warnings,
+				json_string("the guest was paused, and its monitor did not answer "
+					    "when it was told to go on; that is tried again"));
+		saving->manifest.paused_ns += paused_ns;
+	}
+	if (still->is_locked)
+		pthread_mutex_unlock(&guest->dirty_lock);
+	*still = (struct still){};
+	return r;
+}
+
+int saving_save_devices(struct saving *saving, struct still *still)
+{
+	if (!still->driver)
+		return 0;
+	return still->driver->ops->save(still->driver, saving->files.state,
+					&saving->manifest.state_bytes, saving->refusal);
+}
+
+int saving_note(struct saving *saving, const char *consumer, struct driver *driver)
+{
+	struct registration *guest = saving->request->guest;
+	struct record_saving record = {};
+	int r = -ESRCH;
+
+	if (driver) {
+		r = driver->ops->remember(driver, &record.driver_state, saving->refusal);
+		if (r < 0)
+			return r;
+	}
+	paging_lock(&guest->paging);
+	if (guest->paging.guest) {
+		uint32_t state = record.driver_state;
+
+		(void)record_get_saving(guest->paging.guest, &record);
+		if (driver) {
+			record.driver_state = state;
+			record.has_driver_state = true;
+			snprintf(record.qmp, sizeof(record.qmp), "%s", saving->request->qmp);
+		}
+		if (consumer)
+			snprintf(record.consumer, sizeof(record.consumer), "%s", consumer);
+		r = record_put_saving(guest->paging.guest, &record);
+	}
+	paging_unlock(&guest->paging);
+	if (r < 0)
+		return refusal_set_errno(saving->refusal, r,
+					 "guest `%s`: its ledger takes no record: %s",
+					 guest->paging.name, strerror(-r));
+	saving->has_record = true;
+	return 0;
+}
+
+/* ---- copies ---- */
+
+int saving_read_base(struct saving *saving, uint64_t *ret_dirty_bytes)
+{
+	UFD_OPTS(ufd_dirty_epoch, epoch);
+	int r;
+
+	*ret_dirty_bytes = 0;
+	if (!saving->base.registration)
+		return 0;
+	r = base_read(&saving->base, &epoch, saving->refusal);
+	if (r < 0)
+		return r;
+	if (epoch.n_strange_writes)
+		json_array_append_new(
+			saving->warnings,
+			json_sprintf("the file of %llu memories was written, nobody knows where: "
+				     "they are copied whole",
+				     (unsigned long long)epoch.n_strange_writes));
+	*ret_dirty_bytes = epoch.dirty_bytes;
+	return 0;
+}
+
+int saving_get_marks(struct saving *saving, const char *consumer,
+		     const struct snapshot_input *input, uint64_t **ret_words)
+{
+	struct paging *paging = &saving->request->guest->paging;
+	size_t n_words = (input->view.states.n_pages + 63) / 64;
+	uint64_t *words = calloc(n_words + 1, sizeof(*words));
+	int r = -ESRCH;
+
+	if (!words)
+		return -ENOMEM;
+	paging_lock(paging);
+	if (paging->guest)
+		r = ufd_pager_guest_dirty_bitmap(paging->guest, consumer, input->view.number, 0,
+						 words, n_words);
+	paging_unlock(paging);
+	if (r < 0) {
+		free(words);
+		return r;
+	}
+	*ret_words = words;
+	return 0;
+}
+
+int saving_refuse_copy(struct saving *saving, const struct copy *copy, int r)
+{
+	if (r == -EINTR || !copy_error(copy)[0])
+		return refusal_set_errno(saving->refusal, r, "the copy was given up: %s",
+					 strerror(-r));
+	return snapshot_refuse(saving->refusal, saving->files.path, "%s: %s", saving->files.path,
+			       copy_error(copy));
+}
+
+static int copy_marks(struct saving *saving, struct copy *copy, const char *consumer,
+		      const struct snapshot_input *input)
+{
+	const struct copy_target target = { .view = &input->view,
+					    .image_memory = input->image_memory };
+	const struct page_range pages = { input->view.states_first, input->view.states.n_pages };
+	_cleanup_(freep) uint64_t *words = NULL;
+	int r = saving_get_marks(saving, consumer, input, &words);
+
+	if (r < 0)
+		return refusal_set_errno(saving->refusal, r, "memory `%s`: %s", input->view.name,
+					 strerror(-r));
+	atomic_fetch_add_explicit(&saving->request->progress->total_bytes,
+				  copy_count_marked(words, pages.count) * input->view.page_bytes,
+				  memory_order_relaxed);
+	r = copy_marked(copy, &target, pages, words);
+	return r < 0 ? saving_refuse_copy(saving, copy, r) : 0;
+}
+
+int saving_copy_marked(struct saving *saving, struct copy *copy, const char *consumer)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < saving->inputs.n_inputs; i++)
+		if (saving->inputs.inputs[i].is_guests)
+			r = copy_marks(saving, copy, consumer, &saving->inputs.inputs[i]);
+	return r;
+}
+
+static int copy_range(struct saving *saving, struct copy *copy, const struct snapshot_input *input,
+		      uint64_t first, uint64_t end)
+{
+	const struct copy_target target = { .view = &input->view,
+					    .image_memory = input->image_memory,
+					    .is_new = !saving->request->parent };
+	int r = copy_pages(copy, &target, (struct page_range){ first, end - first });
+
+	return r < 0 ? saving_refuse_copy(saving, copy, r) : 0;
+}
+
+int saving_copy_watched(struct saving *saving, struct copy *copy)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < saving->inputs.n_inputs; i++) {
+		const struct snapshot_input *input = &saving->inputs.inputs[i];
+		uint64_t first = input->view.states_first;
+
+		if (input->is_layered)
+			r = copy_marks(saving, copy, saving->base.record.consumer, input);
+		else if (input->is_guests)
+			r = copy_range(saving, copy, input, first,
+				       first + input->view.states.n_pages);
+	}
+	return r;
+}
+
+int saving_copy_unwatched(struct saving *saving, struct copy *copy)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < saving->inputs.n_inputs; i++) {
+		const struct snapshot_input *input = &saving->inputs.inputs[i];
+		uint64_t n_pages = memory_view_n_pages(&input->view);
+		uint64_t first = input->is_guests ? input->view.states_first : n_pages;
+
+		r = copy_range(saving, copy, input, 0, first);
+		if (r == 0 && input->is_guests)
+			r = copy_range(saving, copy, input, first + input->view.states.n_pages,
+				       n_pages);
+	}
+	return r;
+}
+
+static int on_piece(void *userdata)
+{
+	const struct saving *saving = userdata;
+
+	return saving->request->job && job_is_cancelled(saving->request->job) ? -EINTR : 0;
+}
+
+struct copy_opts saving_copy_opts(struct saving *saving)
+{
+	return (struct copy_opts){
+		.writer = saving->writer,
+		.done_bytes = &saving->request->progress->done_bytes,
+		.between = on_piece,
+		.userdata = saving,
+	};
+}
+
+/* ---- the plain way ---- */
+
+/*
+ * Between `stop` and the end of a save of its devices QEMU may still write to guest memory (rings are
+ * drained), afterwards nothing does: what was written is read after it, and then copied.
+ */
+static int copy_still(struct saving *saving, struct still *still, struct copy *copy)
+{
+	uint64_t dirty_bytes;
+	int r = saving_save_devices(saving, still);
+
+	if (r == 0)
+		r = saving_read_base(saving, &dirty_bytes);
+	if (r == 0)
+		r = saving_copy_unwatched(saving, copy);
+	if (r == 0)
+		r = saving_copy_watched(saving, copy);
+	return r;
+}
+
+int saving_paused(struct saving *saving)
+{
+	const struct copy_opts opts = saving_copy_opts(saving);
+	_cleanup_(copy_freep) struct copy *copy = NULL;
+	struct still still;
+	int r, resumed;
+
+	saving->manifest.way = SNAPSHOT_PAUSED;
+	r = copy_new(&copy, &opts);
+	if (r < 0)
+		return refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r));
+	r = still_begin(saving, &still);
+	if (r < 0)
+		return r;
+	r = copy_still(saving, &still, copy);
+	resumed = still_end(saving, &still, r < 0);
+	return r ? r : resumed;
+}
