@@ -23,7 +23,7 @@
  * held before anybody can save it. Of pages that nobody claimed they are counted in @n_lost: the copy is
  * not whole then.
  *
- * After a crash there is no hook: the successor's tracker un-protects by itself (fault/demand.h).
+ * After a crash there is no hook: the successor un-protects what is written, as its tracker does.
  */
 #pragma once
 
@@ -39,10 +39,9 @@ struct memory;
 
 /* Readable. One page out of the ring. */
 struct saved_page {
-	struct memory *memory;
+	uint32_t memory; /* id */
 	uint64_t page;
-	const void
-		*bytes; /* of the memory's page size, valid until it is released; NULL: all zero */
+	const void *bytes; /* of the memory's page size, valid until it is released */
 };
 
 /* Readable. */
@@ -58,7 +57,7 @@ struct before_write_stats {
  * @guest:	borrowed; its memories as they are now. A page of one that comes later needs no saving
  * @ring_bytes:	for copies; rounded up to hold 8 of the guest's largest pages
  *
- * Context: bulk. Return: 0, -ENOMEM.
+ * Context: bulk. Return: 0, -ENOMEM, -EACCES (anonymous memory of a process that we may not read), -ESRCH, -errno.
  */
 int before_write_new(struct before_write **ret, const struct guest *guest, uint64_t ring_bytes);
 
@@ -77,18 +76,17 @@ int before_write_set(struct demand *demand, struct before_write *hook);
 
 /*
  * This page has been read whole: does that copy count? Once true for each page. Also for pages that need
- * no saving (then its first write does not wait). Context: bulk.
+ * no saving (then its first write does not wait). @memory: id. Context: bulk.
  */
-bool before_write_claim(struct before_write *hook, const struct memory *memory, uint64_t page);
-bool before_write_is_claimed(const struct before_write *hook, const struct memory *memory,
-			     uint64_t page);
+bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t page);
+bool before_write_is_claimed(const struct before_write *hook, uint32_t memory, uint64_t page);
 
 /*
  * The oldest copy in the ring, and, when its bytes are where they belong, its place back. One at a time.
  * Context: bulk, one thread. Return: false if there is none (now).
  */
 bool before_write_take(struct before_write *hook, struct saved_page *ret);
-void before_write_release(struct before_write *hook, struct demand *demand);
+void before_write_release(struct before_write *hook);
 
 /* Context: any. */
 void before_write_stats(const struct before_write *hook, struct before_write_stats *ret);

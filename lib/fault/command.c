@@ -67,6 +67,7 @@ static void command_discard(struct demand *demand, struct command *command)
 	struct memory *memory = command->memory;
 	uint64_t n;
 
+	before_write_lose(demand, memory, command->pages);
 	n = page_states_move_all(&memory->states, command->pages, PAGE_ABSENT, PAGE_REMOVED);
 	n += page_states_move_all(&memory->states, command->pages, PAGE_FILLING, PAGE_REMOVED);
 	(void)page_states_move_all(&memory->states, command->pages, PAGE_PRESENT, PAGE_REMOVED);
@@ -157,6 +158,7 @@ static void command_do(struct demand *demand, struct command *command)
 		command_discard(demand, command);
 		break;
 	case COMMAND_WRITTEN:
+		before_write_lose(demand, command->memory, command->pages);
 		(void)command_keep(demand, command);
 		memory_mark_dirty(command->memory, command->pages);
 		break;
@@ -194,6 +196,9 @@ static void command_do(struct demand *demand, struct command *command)
 		break;
 	case COMMAND_HOLES:
 		command->result = track_holes(demand, command);
+		break;
+	case COMMAND_BEFORE_WRITE:
+		command->result = before_write_install(demand, command->before_write);
 		break;
 	case COMMAND_WAKE_ALL:
 		park_wake_all(demand);

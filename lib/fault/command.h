@@ -8,6 +8,7 @@
 
 #include "base/units.h"
 
+struct before_write;
 struct guest_view;
 struct mapping;
 struct memory;
@@ -31,6 +32,7 @@ enum command_kind {
 	COMMAND_TRACK, /* what is done from now on is protected and marked for those who are armed; @memory is
 			 * registered again */
 	COMMAND_HOLES, /* present pages of @pages that are not there are removed; if @is_written, that was a write */
+	COMMAND_BEFORE_WRITE, /* @before_write is asked from now on; NULL: nobody; -EBUSY: another one is */
 	COMMAND_WAKE_ALL, /* every mapping of every mapper, after adoption */
 	COMMAND_STOP,
 };
@@ -50,6 +52,7 @@ struct command {
 	struct guest_view *view;
 	struct mapping *mapping;
 	struct memory *memory;
+	struct before_write *before_write;
 	struct page_range pages;
 	bool is_alone;
 	bool is_written;

@@ -170,6 +170,7 @@ int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 	if (r < 0)
 		return r;
 	retry_at_ns = demand_retry(demand);
+	before_write_run(demand);
 	park_run(demand);
 	stall_run(demand);
 	if (any)

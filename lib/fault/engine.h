@@ -26,6 +26,7 @@
 #include "guest/flight.h"
 #include "guest/guest.h"
 
+struct before_write;
 struct uring;
 
 /* Completions of polls carry small numbers, those of reads the address of a request. */
@@ -84,7 +85,13 @@ struct demand {
 	bool is_verdict_asked[MAX_MEMORIES]; /* a chore about it is queued or under way */
 	bool is_complete_told;
 	bool has_ended;
-	uint64_t n_lost; /* notices that found the queue full, not told yet */
+	struct {
+		struct mapping *mapping; /* NULL: none */
+		struct page_range pages;
+	} unprotecting;			   /* marked in this batch, and protected still */
+	struct before_write *before_write; /* borrowed, or NULL */
+	bool is_before_write_full;	   /* somebody is parked for it */
+	uint64_t n_lost;		   /* notices that found the queue full, not told yet */
 
 	struct ring commands; /* struct command *; producers hold @command_lock */
 	struct ring notices;
@@ -150,8 +157,30 @@ void foreign_verdict(struct demand *demand, struct memory *memory, bool is_alone
 
 /* ---- track.c: for trackers ---- */
 
+/*
+ * A write of a protected page: it is marked, and un-protected together with its neighbours of the same
+ * batch, at the latest at its end.
+ */
+void track_unprotect(struct demand *demand, struct mapping *mapping, uint64_t page);
+void track_unprotect_end(struct demand *demand);
+/* The entry of a present page is gone: unless it is known to have been protected, it was written. */
+void track_note_written(struct mapping *mapping, uint64_t page);
+/* @pages were filled through @done: what a scan of the other mappings finds there is no write. */
+void track_protect_others(struct demand *demand, const struct memory *memory,
+			  struct page_range pages, const struct mapping *done);
 /* COMMAND_HOLES. Return: 0, -errno. */
 int track_holes(struct demand *demand, const struct command *command);
+
+/* ---- before-write.c ---- */
+
+/* COMMAND_BEFORE_WRITE. Return: 0, -EBUSY. */
+int before_write_install(struct demand *demand, struct before_write *hook);
+/* The first write of a page. Return: false if it has to wait, and is parked. */
+bool before_write_save(struct demand *demand, struct mapping *mapping, uint64_t page);
+/* What they held is gone, or is about to go. */
+void before_write_lose(struct demand *demand, const struct memory *memory, struct page_range pages);
+/* Those who wait for room are woken when there is some. */
+void before_write_run(struct demand *demand);
 
 /* ---- command.c ---- */
 

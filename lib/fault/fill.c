@@ -244,6 +244,7 @@ static void fill_begin_backing(struct demand *demand, struct memory *memory, str
 	fill_count(demand, cause, n, memory->page_bytes);
 	demand_note(demand, FLIGHT_FILLED, memory, run.first, (int64_t)n);
 	fill_map(demand, mapping, run);
+	track_protect_others(demand, memory, run, mapping);
 	fill_wake_others(demand, memory, run, mapping);
 	if (cause == CAUSE_DEMAND)
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - demand->fault_ns);

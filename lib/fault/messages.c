@@ -37,6 +37,7 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 			continue;
 		pages.first = mapping_page(mapping, (struct hva){ first });
 		pages.count = (last - first) / memory->page_bytes;
+		before_write_lose(demand, memory, pages);
 		n_settled = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
 		n_settled += page_states_move_all(&memory->states, pages, PAGE_FILLING,
 						  PAGE_REMOVED);
@@ -85,21 +86,6 @@ static bool fault_on_poison(struct demand *demand, struct mapping *mapping, uint
 	return true;
 }
 
-static void fault_unprotect(struct demand *demand, struct mapping *mapping, uint64_t page)
-{
-	struct hva_range range = { mapping_address(mapping, page), mapping->memory->page_bytes };
-	int outcome;
-
-	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
-	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
-	if (outcome == UFFD_GONE)
-		demand_mapper_gone(demand, mapping->mapper);
-	else if (outcome == UFFD_CHANGING)
-		park_add(demand, mapping->mapper, range);
-	else if (outcome)
-		fill_wake(demand, mapping, (struct page_range){ page, 1 });
-}
-
 static void fault_fill(struct demand *demand, struct mapping *mapping, uint64_t page)
 {
 	struct memory *memory = mapping->memory;
@@ -111,18 +97,6 @@ static void fault_fill(struct demand *demand, struct mapping *mapping, uint64_t 
 			 (struct hva_range){ mapping_address(mapping, page), memory->page_bytes });
 }
 
-/*
- * An entry that the kernel dropped (swap, MADV_DONTNEED) keeps its protection as a marker, but one
- * that was written is dropped without a trace: mapping it protected again would hide the write from
- * a scan. Markers cannot be told from here, so all such pages count as written. (In a synchronous
- * context the write was noted when it happened.)
- */
-static void fault_note_written(struct mapping *mapping, uint64_t page)
-{
-	if (mapping->mapper->features & UFFD_FEATURE_WP_ASYNC)
-		memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
-}
-
 /* The bytes are in the file: this page, and with it a window of them. */
 static void fault_map_first(struct demand *demand, struct mapping *mapping, uint64_t page)
 {
@@ -130,7 +104,7 @@ static void fault_map_first(struct demand *demand, struct mapping *mapping, uint
 	struct page_range pages = { page, 1 };
 
 	if (page_states_move(&memory->states, page, PAGE_REMOVED, PAGE_PRESENT)) {
-		fault_note_written(mapping, page);
+		track_note_written(mapping, page);
 		fill_map(demand, mapping, pages);
 		return;
 	}
@@ -167,7 +141,7 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 		break;
 	case ACTION_MAP:
 		count_add(&demand->counters.faults_stale, 1);
-		fault_note_written(mapping, page);
+		track_note_written(mapping, page);
 		fill_map(demand, mapping, (struct page_range){ page, 1 });
 		break;
 	case ACTION_DROP:
@@ -178,11 +152,11 @@ void fault_resolve(struct demand *demand, struct mapper *mapper, struct hva addr
 		break;
 	case ACTION_PROBE:
 		count_add(&demand->counters.faults_stale, 1);
-		fault_note_written(mapping, page);
+		track_note_written(mapping, page);
 		fill_probe(demand, mapping, page);
 		break;
 	case ACTION_UNPROTECT:
-		fault_unprotect(demand, mapping, page);
+		track_unprotect(demand, mapping, page);
 		break;
 	}
 }
@@ -242,6 +216,7 @@ static int messages_read(struct demand *demand, struct mapper *mapper, unsigned 
 	for (unsigned int i = 0; i < n; i++)
 		if (copy[i].event == UFFD_EVENT_PAGEFAULT)
 			message_fault(demand, mapper, &copy[i]);
+	track_unprotect_end(demand);
 	*ret_n = n;
 	return 0;
 }

@@ -239,6 +239,7 @@ static bool fill_put_run(struct demand *demand, struct slot *slot, struct mappin
 		fill_count(demand, slot->cause, n_done, memory->page_bytes);
 		if (slot->is_zero)
 			count_add(&demand->counters.pages_zero, n_done);
+		track_protect_others(demand, memory, done, mapping);
 		fill_wake_others(demand, memory, done, mapping);
 		slot->n_tries = 0;
 	}

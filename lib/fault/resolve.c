@@ -56,6 +56,7 @@ void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page)
 		count_add(&demand->counters.pages_zero, 1);
 		fill_count(demand, CAUSE_DEMAND, 1, memory->page_bytes);
 		demand_note(demand, FLIGHT_FILLED, memory, page, 1);
+		track_protect_others(demand, memory, one, mapping);
 		fill_wake_others(demand, memory, one, mapping);
 		histogram_add(&demand->counters.demand_latency, clock_now_ns() - demand->fault_ns);
 		return;

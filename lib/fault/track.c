@@ -8,7 +8,94 @@
 #include "fault/fill.h"
 #include "kernel/backing.h"
 #include "kernel/pagemap.h"
+#include "kernel/uapi.h"
 #include "kernel/uffd.h"
+
+/* ---- writes of protected pages ---- */
+
+void track_unprotect_end(struct demand *demand)
+{
+	struct mapping *mapping = demand->unprotecting.mapping;
+	struct page_range pages = demand->unprotecting.pages;
+	struct hva_range range;
+	int outcome;
+
+	if (!mapping)
+		return;
+	demand->unprotecting.mapping = NULL;
+	range = fill_range(mapping, pages);
+	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
+	if (outcome == UFFD_GONE)
+		demand_mapper_gone(demand, mapping->mapper);
+	else if (outcome == UFFD_CHANGING)
+		park_add(demand, mapping->mapper, range);
+	else if (outcome)
+		fill_wake(demand, mapping, pages);
+}
+
+void track_unprotect(struct demand *demand, struct mapping *mapping, uint64_t page)
+{
+	struct page_range *run = &demand->unprotecting.pages;
+
+	/* before it may be written, and in the ledger: a successor knows of it, too */
+	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+	if (!before_write_save(demand, mapping, page))
+		return;
+	if (demand->unprotecting.mapping == mapping && page - run->first < run->count)
+		return;
+	if (demand->unprotecting.mapping == mapping && page == run->first + run->count) {
+		run->count++;
+		return;
+	}
+	if (demand->unprotecting.mapping == mapping && page + 1 == run->first) {
+		run->first--;
+		run->count++;
+		return;
+	}
+	track_unprotect_end(demand);
+	demand->unprotecting.mapping = mapping;
+	*run = (struct page_range){ page, 1 };
+}
+
+/*
+ * An entry that the kernel dropped (swap, MADV_DONTNEED) keeps its protection as a marker, but one
+ * that was written is dropped without a trace: mapping it protected again would hide the write from
+ * a scan. (In a synchronous context the write was noted when it happened.)
+ */
+void track_note_written(struct mapping *mapping, uint64_t page)
+{
+	struct mapper *mapper = mapping->mapper;
+	uint64_t word = 0;
+
+	if (!memory_is_tracked(mapping->memory) || !(mapper->features & UFFD_FEATURE_WP_ASYNC))
+		return;
+	if (mapper->pagemap >= 0 &&
+	    pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1) == 0 &&
+	    word & PAGEMAP_UFFD_WP)
+		return;
+	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+}
+
+void track_protect_others(struct demand *demand, const struct memory *memory,
+			  struct page_range pages, const struct mapping *done)
+{
+	if (memory->n_mappings < 2 || !memory_is_tracked(memory))
+		return;
+	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
+		struct mapping *mapping = demand->view->mappings[i];
+		struct page_range shown;
+
+		if (mapping == done || mapping->memory != memory || !mapping->is_open ||
+		    mapping->mapper->is_gone ||
+		    !(mapping->mapper->features & UFFD_FEATURE_WP_ASYNC))
+			continue;
+		shown = mapping_clip(mapping, pages);
+		/* what fails is reported without need */
+		if (shown.count)
+			(void)uffd_write_protect(mapping->mapper->uffd, fill_range(mapping, shown),
+						 true);
+	}
+}
 
 /* ---- holes ---- */
 
@@ -21,6 +108,8 @@ static void holes_in(struct demand *demand, const struct command *command, struc
 	for (uint64_t at = pages.first; page_states_find(
 		     &memory->states, (struct page_range){ at, end - at }, PAGE_PRESENT, &run);
 	     at = run.first + run.count) {
+		if (command->is_written)
+			before_write_lose(demand, memory, run);
 		(void)page_states_move_all(&memory->states, run, PAGE_PRESENT, PAGE_REMOVED);
 		demand_note(demand, FLIGHT_REMOVED, memory, run.first, (int64_t)run.count);
 		if (!command->is_written)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -243,6 +244,26 @@ int backing_punch(int fd, uint64_t offset, uint64_t length_bytes)
 	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
 	return fallocate(fd, mode, (off_t)offset, (off_t)length_bytes) < 0 ? -errno : 0;
+}
+
+int backing_read(int fd, uint64_t offset, void *bytes, uint64_t length_bytes)
+{
+	uint64_t done = 0;
+
+	while (done < length_bytes) {
+		ssize_t n = pread(fd, (char *)bytes + done, length_bytes - done,
+				  (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (uint64_t)n;
+	}
+	memset((char *)bytes + done, 0, length_bytes - done);
+	return 0;
 }
 
 /*

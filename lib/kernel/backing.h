@@ -57,6 +57,9 @@ int backing_has_page(int fd, uint64_t offset, bool *ret_has);
 /* Free a range; later reads are zero. */
 int backing_punch(int fd, uint64_t offset, uint64_t length_bytes);
 
+/* Read from an offset; what is a hole, or behind the end, is zero. Context: any; may wait for a swap device. */
+int backing_read(int fd, uint64_t offset, void *bytes, uint64_t length_bytes);
+
 /**
  * backing_write() - put bytes of our own into allocated or empty pages of the file
  *

@@ -18,3 +18,12 @@
  * or poisoned), -EPERM (ptrace-attach rights), -ESRCH, other -errno.
  */
 int proc_memory_read(pid_t pid, struct hva start, void *buffer, uint64_t length_bytes);
+
+/*
+ * The same without waiting for anybody: a page that is not there is -EIO. For the demand thread, whom such a
+ * page would wait for. The fd is good until the process ends or runs another program.
+ */
+/* Context: any but demand. Return: 0 with an owned fd, -EACCES (ptrace-attach rights), -ESRCH, other -errno. */
+int proc_memory_open(int *ret_fd, pid_t pid);
+/* Context: any; may wait for a swap device. Return: 0, -EIO, other -errno. */
+int proc_memory_peek(int fd, struct hva start, void *buffer, uint64_t length_bytes);

@@ -13,12 +13,16 @@ MUTATIONS = {
         '''	fill_present(demand, memory, (struct page_range){ page, 1 });
 	return true;''')]),
     'wp-lost': ('fill.c', [('return memory_is_tracked(memory) ? UFFD_FILL_WP : 0;', 'return 0;')]),
-    'dirty-after-unprotect': ('messages.c', [(
-        '''	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
-	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);''',
-        '''	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
+    'dirty-after-unprotect': ('track.c', [
+        ('''	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+	if (!before_write_save(demand, mapping, page))
+		return;
+''', ''),
+        ('''	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
+''', '''	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
 	if (outcome)
-		memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });''')]),
+		memory_mark_dirty(mapping->memory, pages);
+''')]),
     'fault-before-remove': ('messages.c', [
         ('if (copy[i].event != UFFD_EVENT_PAGEFAULT) {', 'if (false) {'),
         ('''			message_fault(demand, mapper, &copy[i]);
