@@ -5,11 +5,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "attach/snapshot.h"
 #include "base/units.h"
+#include "image/image-reader.h"
+#include "snapshots/restore.h"
+#include "snapshots/save.h"
 #include "support/qemu.h"
 #include "support/unit.h"
 
@@ -100,27 +103,40 @@ START_TEST(pause_and_resume_say_what_was)
 }
 END_TEST
 
-/* What `snapshot save` writes of @qemu, into its own directory. */
-static void save(const struct qemu *qemu, struct qmp *qmp, char *directory, size_t n_directory)
+static struct snapshot_progress progress;
+
+static struct snapshot_request request_of(const struct qemu *qemu, const char *directory)
+{
+	return (struct snapshot_request){ .qmp = qemu->monitor,
+					  .directory = directory,
+					  .progress = &progress,
+					  .max_pause_ns = SNAPSHOT_MAX_PAUSE_NS };
+}
+
+/* What `snapshot save` writes of @qemu, into its own directory. Its monitor has one client at a time. */
+static void save(const struct qemu *qemu, struct qmp **qmp, char *directory, size_t n_directory)
 {
 	_cleanup_(closep) int memory = open(qemu->memory, O_RDWR | O_CLOEXEC);
-	struct snapshot_input input = { "ram0", "shmem", memory, MEMORY_BYTES, 4096 };
+	struct snapshot_request request = request_of(qemu, directory);
 	struct snapshot_saved saved;
 	struct refusal refusal = {};
 
 	/* However early this is, there is something to save. */
 	ck_assert_int_eq(pwrite(memory, "saved", 5, MEMORY_BYTES / 2), 5);
 	snprintf(directory, n_directory, "%s/saved", qemu->directory);
-	ck_assert_msg(!snapshot_save(qmp_driver(qmp), &input, 1, directory, &saved, &refusal), "%s",
-		      words(&refusal));
+	*qmp = qmp_free(*qmp);
+	ck_assert_msg(!snapshot_save(&request, &saved, &refusal), "%s", words(&refusal));
+	*qmp = connect_to(qemu);
 	ck_assert_uint_eq(saved.length_bytes, MEMORY_BYTES);
 	ck_assert_uint_gt(saved.populated_bytes, 0);
 	ck_assert_uint_gt(saved.state_bytes, 10000);
+	ck_assert_str_eq(saved.consumer, "");
+	snapshot_saved_done(&saved);
 }
 
 static void remove_saved(const char *directory)
 {
-	static const char *const names[] = { SNAPSHOT_MANIFEST, SNAPSHOT_MEMORY, SNAPSHOT_STATE };
+	static const char *const names[] = { SNAPSHOT_MANIFEST, SNAPSHOT_IMAGE, SNAPSHOT_STATE };
 	char path[256];
 
 	for (size_t i = 0; i < 3; i++) {
@@ -130,18 +146,47 @@ static void remove_saved(const char *directory)
 	rmdir(directory);
 }
 
-/* The bytes of memory.raw, put into the memory of a QEMU that waits. */
+/* The saved memory, a MiB at a time. */
+struct saved_memory {
+	struct image *image;
+	struct image_cursor *cursor;
+};
+
+static void saved_open(struct saved_memory *saved, const char *directory)
+{
+	const char *error = "";
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, SNAPSHOT_IMAGE);
+	ck_assert_msg(!image_open(&saved->image, path, -1, NULL, &error), "%s", error);
+	ck_assert_int_eq(image_cursor_new(&saved->cursor, saved->image), 0);
+	ck_assert_ptr_nonnull(strstr(image_memory(saved->image, 0)->name, "memory"));
+}
+
+static void saved_read(const struct saved_memory *saved, uint64_t at, void *bytes)
+{
+	const char *error = "";
+
+	ck_assert_msg(!image_read_pages(saved->cursor, 0, at / 4096, MIB / 4096, bytes, &error),
+		      "%s", error);
+}
+
+static void saved_close(struct saved_memory *saved)
+{
+	image_cursor_free(saved->cursor);
+	image_unref(saved->image);
+}
+
+/* The bytes of the image, put into the memory of a QEMU that waits. */
 static void copy_memory(const char *directory, const struct qemu *to)
 {
 	_cleanup_(closep) int target = open(to->memory, O_WRONLY | O_CLOEXEC);
-	_cleanup_(closep) int source = -EBADF;
+	_cleanup_(saved_close) struct saved_memory saved;
 	static char bytes[MIB];
-	char path[256];
 
-	snprintf(path, sizeof(path), "%s/%s", directory, SNAPSHOT_MEMORY);
-	source = open(path, O_RDONLY | O_CLOEXEC);
+	saved_open(&saved, directory);
 	for (uint64_t at = 0; at < MEMORY_BYTES; at += sizeof(bytes)) {
-		ck_assert_int_eq(pread(source, bytes, sizeof(bytes), at), sizeof(bytes));
+		saved_read(&saved, at, bytes);
 		ck_assert_int_eq(pwrite(target, bytes, sizeof(bytes), at), sizeof(bytes));
 	}
 }
@@ -149,14 +194,12 @@ static void copy_memory(const char *directory, const struct qemu *to)
 static void assert_same_memory(const char *directory, const struct qemu *qemu)
 {
 	_cleanup_(closep) int memory = open(qemu->memory, O_RDONLY | O_CLOEXEC);
-	_cleanup_(closep) int saved = -EBADF;
+	_cleanup_(saved_close) struct saved_memory saved;
 	static char ours[MIB], theirs[MIB];
-	char path[256];
 
-	snprintf(path, sizeof(path), "%s/%s", directory, SNAPSHOT_MEMORY);
-	saved = open(path, O_RDONLY | O_CLOEXEC);
+	saved_open(&saved, directory);
 	for (uint64_t at = 0; at < MEMORY_BYTES; at += MIB) {
-		ck_assert_int_eq(pread(saved, ours, MIB, at), MIB);
+		saved_read(&saved, at, ours);
 		ck_assert_int_eq(pread(memory, theirs, MIB, at), MIB);
 		ck_assert_msg(!memcmp(ours, theirs, MIB), "MiB %d differs", (int)(at / MIB));
 	}
@@ -194,7 +237,7 @@ START_TEST(a_saved_machine_runs_on_in_another_qemu)
 		ck_assert_int_eq(
 			qmp_driver(source)->ops->pause(qmp_driver(source), &was_running, &refusal),
 			0);
-	save(&from, source, directory, sizeof(directory));
+	save(&from, &source, directory, sizeof(directory));
 	assert_status(source, machines[_i].is_paused ? "postmigrate" : "running");
 	ck_assert(!capability(source, "x-ignore-shared"));
 	if (machines[_i].is_paused)
@@ -219,20 +262,20 @@ START_TEST(a_snapshot_is_never_written_over_another)
 	_cleanup_(qemu_stop) struct qemu qemu;
 	_cleanup_(qmp_freep) struct qmp *qmp = NULL;
 	_cleanup_(snapshot_manifest_done) struct snapshot_manifest manifest = {};
-	struct snapshot_input input = { "ram0", "shmem", -EBADF, MEMORY_BYTES, 4096 };
+	struct snapshot_request request;
 	struct snapshot_saved saved;
 	struct refusal refusal = {};
 	char directory[128];
 
 	qemu_start(&qemu, NULL);
 	qmp = connect_to(&qemu);
-	save(&qemu, qmp, directory, sizeof(directory));
-	assert_refused(&refusal,
-		       snapshot_save(qmp_driver(qmp), &input, 1, directory, &saved, &refusal),
+	save(&qemu, &qmp, directory, sizeof(directory));
+	request = request_of(&qemu, directory);
+	assert_refused(&refusal, snapshot_save(&request, &saved, &refusal),
 		       "io.ufd.guest.BadSnapshot", "holds a snapshot already");
 	ck_assert_msg(!snapshot_read_manifest(directory, &manifest, &refusal), "%s",
 		      words(&refusal));
-	ck_assert_str_eq(manifest.memories[0].name, "ram0");
+	ck_assert_ptr_nonnull(strstr(manifest.memories[0].name, "memory"));
 	ck_assert_uint_eq(manifest.memories[0].length_bytes, MEMORY_BYTES);
 	remove_saved(directory);
 }
@@ -242,20 +285,26 @@ START_TEST(a_save_that_fails_leaves_the_guest_running_and_nothing_behind)
 {
 	_cleanup_(qemu_stop) struct qemu qemu;
 	_cleanup_(qmp_freep) struct qmp *qmp = NULL;
-	_cleanup_(closep) int unreadable = -EBADF;
-	struct snapshot_input input = { "ram0", "shmem", -EBADF, MEMORY_BYTES, 4096 };
+	const struct rlimit small = { 768 * KIB, RLIM_INFINITY };
+	_cleanup_(closep) int memory = -EBADF;
+	static char bytes[MIB];
+	struct snapshot_request request;
 	struct snapshot_saved saved;
 	struct refusal refusal = {};
 	char directory[128];
 
 	qemu_start(&qemu, NULL);
-	qmp = connect_to(&qemu);
 	snprintf(directory, sizeof(directory), "%s/saved", qemu.directory);
-	unreadable = open(qemu.memory, O_WRONLY | O_CLOEXEC);
-	input.backing_fd = unreadable;
-	assert_refused(&refusal,
-		       snapshot_save(qmp_driver(qmp), &input, 1, directory, &saved, &refusal),
-		       "io.ufd.guest.BadSnapshot", "memory ram0 cannot be copied");
+	request = request_of(&qemu, directory);
+	memory = open(qemu.memory, O_WRONLY | O_CLOEXEC);
+	memset(bytes, 'x', sizeof(bytes));
+	ck_assert_int_eq(pwrite(memory, bytes, MIB, MEMORY_BYTES / 2), MIB);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small),
+			 0); /* devices or memory, one does not fit */
+	assert_refused(&refusal, snapshot_save(&request, &saved, &refusal),
+		       "io.ufd.guest.BadSnapshot", "File too large");
+	qmp = connect_to(&qemu);
 	assert_status(qmp, "running");
 	ck_assert_int_eq(access(directory, F_OK), -1);
 }
