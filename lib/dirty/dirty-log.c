@@ -152,6 +152,7 @@ void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory)
 		memory->dirty.maps[slot].area_offset = area_offset;
 		memory_drop_maps(memory, log->guest->ledger, slot);
 	}
+	ledger_drop_record(log->guest->ledger, LEDGER_TRACKED, memory->id);
 }
 
 /* ---- harvest ---- */
@@ -181,6 +182,34 @@ static void count_uncertain(struct dirty_log *log, uint64_t bytes)
 	for (uint32_t slot = 0; slot < MAX_CONSUMERS; slot++)
 		log->consumers[slot].pending_uncertain_bytes += bytes;
 	log->uncertain_bytes += bytes;
+}
+
+static bool has_file(const struct memory *memory)
+{
+	return !memory->is_forgotten &&
+	       (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB);
+}
+
+int dirty_log_look(struct dirty_log *log, struct memory *memory)
+{
+	struct file_look *look = &log->looks[memory->id], now;
+	int r;
+
+	if (!has_file(memory))
+		return 0;
+	r = file_look_take(memory, &now);
+	if (r < 0 || memcmp(look, &now, sizeof(now)) == 0)
+		return r;
+	*look = now;
+	return ledger_put_record(log->guest->ledger, LEDGER_TRACKED, memory->id, look,
+				 sizeof(*look));
+}
+
+int dirty_log_compare(const struct dirty_log *log, const struct memory *memory,
+		      enum file_change *ret)
+{
+	*ret = FILE_UNCHANGED;
+	return has_file(memory) ? file_look_compare(memory, &log->looks[memory->id], ret) : 0;
 }
 
 void dirty_log_note_strange(struct dirty_log *log, struct memory *memory)
@@ -287,6 +316,8 @@ int dirty_log_acknowledge(struct dirty_log *log, uint32_t slot, uint64_t epoch)
 	if (epoch == consumer->epoch)
 		consumer->begun_ns = consumer->taken_ns;
 	clear_unacked(log, slot, epoch != consumer->epoch);
+	/* however often a reply is lost, the next one has the same number */
+	consumer->epoch = epoch;
 	return 0;
 }
 
