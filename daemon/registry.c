@@ -90,6 +90,10 @@ static const struct event_form {
 			     LOG_ID_HELD, LOG_LEVEL_WARNING },
 	[UFD_EVENT_RELEASED] = { "released", "there is room again: filling goes on", LOG_ID_HELD,
 				 LOG_LEVEL_INFO },
+	[UFD_EVENT_FOREIGN_WRITE] = { "foreign_write",
+				      "its file was written, and nobody said where: all of it "
+				      "counts as written",
+				      LOG_ID_FOREIGN, LOG_LEVEL_WARNING },
 	[UFD_EVENT_LOST] = { NULL, "%lld events were lost", NULL, LOG_LEVEL_WARNING },
 };
 #define N_FORMS (sizeof(forms) / sizeof(forms[0]))

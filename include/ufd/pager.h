@@ -58,7 +58,8 @@ enum ufd_event_kind {
 	UFD_EVENT_SOURCE_CHANGED, /* the source's file was replaced, cut or written under us */
 	UFD_EVENT_LOST,		  /* value: events that did not fit the queue */
 	UFD_EVENT_HELD, /* filling is held back before the limit of a memory control group; value: MiB left */
-	UFD_EVENT_RELEASED, /* there is room again: filling goes on */
+	UFD_EVENT_RELEASED,	 /* there is room again: filling goes on */
+	UFD_EVENT_FOREIGN_WRITE, /* the file of a tracked memory was written, nobody knows where */
 };
 
 /* Readable; valid during the callback. Grows at the end. */

@@ -4,10 +4,6 @@
 #include <string.h>
 
 #include "dirty/dirty-log.h"
-#include "guest/guest.h"
-
-/* In the ledger: see dirty-log.c. */
-#define N_OFFSETS MAX_MEMORIES
 
 /* Do the bytes [@at, @at + @length) of the ledger hold states, or maps that were found before? */
 static bool is_taken(const struct guest *guest, uint64_t at, uint64_t length)
@@ -35,7 +31,7 @@ static bool is_taken(const struct guest *guest, uint64_t at, uint64_t length)
 static int adopt_maps(struct dirty_log *log, uint32_t slot)
 {
 	struct guest *guest = log->guest;
-	uint64_t offsets[N_OFFSETS];
+	uint64_t offsets[MAX_MEMORIES];
 	size_t n_bytes;
 	int r = ledger_copy_record(guest->ledger, LEDGER_DIRTY, slot, offsets, sizeof(offsets),
 				   &n_bytes);
@@ -96,8 +92,28 @@ static int adopt_consumer(struct dirty_log *log, uint32_t slot)
 	return r;
 }
 
+static int adopt_look(struct dirty_log *log, uint32_t memory)
+{
+	struct file_look *look = &log->looks[memory];
+	size_t n_bytes;
+	int r = ledger_copy_record(log->guest->ledger, LEDGER_TRACKED, memory, look, sizeof(*look),
+				   &n_bytes);
+
+	if (r == 0 && n_bytes != sizeof(*look))
+		return LEDGER_DAMAGED;
+	look->is_adopted = true;
+	return r == -ENOENT ? 0 : r;
+}
+
 int dirty_log_adopt(struct dirty_log *log)
 {
+	for (uint32_t i = 0; i < log->guest->n_memories; i++) {
+		int r = adopt_look(log, i);
+
+		if (r)
+			return r;
+	}
+
 	for (uint32_t slot = 0; slot < MAX_CONSUMERS; slot++) {
 		int r = adopt_consumer(log, slot);
 

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "dirty/discards.h"
 #include "guest/guest.h"
 
 /* In the ledger: where a consumer's maps lie, by memory; 0: it has none there. */
@@ -190,26 +191,30 @@ static bool has_file(const struct memory *memory)
 	       (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB);
 }
 
-int dirty_log_look(struct dirty_log *log, struct memory *memory)
+int dirty_log_look(const struct dirty_log *log, const struct memory *memory,
+		   struct file_look *ret_now, unsigned int *ret_changes)
 {
-	struct file_look *look = &log->looks[memory->id], now;
-	int r;
+	int r = 0;
 
-	if (!has_file(memory))
-		return 0;
-	r = file_look_take(memory, &now);
-	if (r < 0 || memcmp(look, &now, sizeof(now)) == 0)
-		return r;
-	*look = now;
-	return ledger_put_record(log->guest->ledger, LEDGER_TRACKED, memory->id, look,
-				 sizeof(*look));
+	*ret_changes = 0;
+	*ret_now = (struct file_look){};
+	if (has_file(memory))
+		r = file_look_take(memory, ret_now);
+	if (r == 0 && has_file(memory))
+		*ret_changes = file_look_compare(memory, &log->looks[memory->id], ret_now);
+	return r;
 }
 
-int dirty_log_compare(const struct dirty_log *log, const struct memory *memory,
-		      enum file_change *ret)
+int dirty_log_remember(struct dirty_log *log, const struct memory *memory,
+		       const struct file_look *now)
 {
-	*ret = FILE_UNCHANGED;
-	return has_file(memory) ? file_look_compare(memory, &log->looks[memory->id], ret) : 0;
+	struct file_look *look = &log->looks[memory->id];
+
+	if (!has_file(memory) || memcmp(look, now, sizeof(*now)) == 0)
+		return 0;
+	*look = *now;
+	return ledger_put_record(log->guest->ledger, LEDGER_TRACKED, memory->id, look,
+				 sizeof(*look));
 }
 
 void dirty_log_note_strange(struct dirty_log *log, struct memory *memory)
@@ -369,11 +374,21 @@ void dirty_log_take_back(struct dirty_log *log, uint32_t slot)
 	(void)put_consumer(log, slot); /* as long as it was */
 }
 
+static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *memory,
+			 uint64_t *kept_bytes)
+{
+	uint64_t n_pages = 0;
+	int r = discards_keep(log->guest->view, memory, slot, &n_pages);
+
+	*kept_bytes += n_pages * memory->page_bytes;
+	return r;
+}
+
 int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct dirty_epoch *ret)
 {
 	struct consumer *consumer = &log->consumers[slot];
 	struct guest *guest = log->guest;
-	uint64_t dirty_bytes = 0;
+	uint64_t dirty_bytes = 0, kept_bytes = 0;
 	int r;
 
 	consumer->stage = CONSUMER_READING;
@@ -391,13 +406,16 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 	}
 	/* what was taken is protected again before anybody is told of it */
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
+	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++)
+		if (guest->memories[i]->dirty.maps[slot].pending)
+			r = keep_discards(log, slot, guest->memories[i], &kept_bytes);
 	if (r < 0) {
 		dirty_log_take_back(log, slot);
 		return r;
 	}
 	consumer->unacked_uncertain_bytes += consumer->pending_uncertain_bytes;
 	consumer->unacked_strange += consumer->pending_strange;
-	consumer->pending_uncertain_bytes = 0;
+	consumer->pending_uncertain_bytes = kept_bytes;
 	consumer->pending_strange = 0;
 	consumer->taken_ns = now_ns;
 	consumer->stage = CONSUMER_STARTED;

@@ -30,11 +30,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dirty/file-look.h"
 #include "dirty/tracker.h"
 #include "guest/dirty-map.h"
-#include "guest/memory.h"
-
-struct guest;
+#include "guest/guest.h"
 
 /* The numbers are part of the ledger's layout. */
 enum consumer_stage {
@@ -64,6 +63,7 @@ struct dirty_log {
 	struct guest *guest; /* borrowed */
 	const struct tracker *tracker;
 	struct consumer consumers[MAX_CONSUMERS];
+	struct file_look looks[MAX_MEMORIES];
 	uint32_t told_gone; /* bit a mapper: what it may have written last is marked */
 	/* ever, in this process */
 	_Atomic uint64_t n_reads, n_scans, n_reported, n_strange;
@@ -116,6 +116,16 @@ void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory);
 
 /* Mark what was written for all consumers. Blocks. Return: 0, DIRTY_GONE, -EACCES, -EAGAIN, -errno. */
 int dirty_log_harvest(struct dirty_log *log);
+/*
+ * What has become of the file of @memory since it was remembered: bits of enum file_change, after a harvest.
+ * @ret_now: to be remembered when that is dealt with. Return: 0 or -errno.
+ */
+int dirty_log_look(const struct dirty_log *log, const struct memory *memory,
+		   struct file_look *ret_now, unsigned int *ret_changes);
+/* Also for a successor. Return: 0, -ENOSPC. */
+int dirty_log_remember(struct dirty_log *log, const struct memory *memory,
+		       const struct file_look *now);
+
 /* All that exists of @memory, which somebody has written, nobody knows where. */
 void dirty_log_note_strange(struct dirty_log *log, struct memory *memory);
 

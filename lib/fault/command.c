@@ -74,6 +74,7 @@ static void command_discard(struct demand *demand, struct command *command)
 	demand_settled(demand, memory, n);
 	stall_forget(demand, memory, command->pages);
 	memory_mark_dirty(memory, command->pages);
+	count_add(&memory->n_discarded, 1);
 	demand_note(demand, FLIGHT_REMOVED, memory, command->pages.first,
 		    (int64_t)command->pages.count);
 	command_wake(demand, command);

@@ -44,6 +44,8 @@ static int foreign_restore(struct demand *demand, struct slot *slot)
 			  bytes, memory->page_bytes);
 	if (r < 0)
 		return r;
+	/* the file's time has moved by it */
+	atomic_fetch_add_explicit(&memory->n_marked, 1, memory_order_release);
 	if (page_states_move(&memory->states, page, PAGE_FILLING, PAGE_PRESENT))
 		demand_settled(demand, memory, 1);
 	demand_note(demand, FLIGHT_FILLED, memory, page, 1);

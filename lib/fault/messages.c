@@ -45,6 +45,7 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		demand_settled(demand, memory, n_settled);
 		stall_forget(demand, memory, pages);
 		memory_mark_dirty(memory, pages);
+		count_add(&memory->n_discarded, 1);
 		demand_note(demand, FLIGHT_REMOVED, memory, pages.first, (int64_t)pages.count);
 		/* who waited anywhere for a fill that is now void faults again, and gets zeros */
 		if (n_settled)

@@ -293,6 +293,8 @@ struct memory *memory_free(struct memory *memory)
 void memory_mark_dirty(struct memory *memory, struct page_range pages)
 {
 	dirty_maps_mark(&memory->dirty, pages);
+	/* pairs with the acquire in file_look_take() */
+	atomic_fetch_add_explicit(&memory->n_marked, 1, memory_order_release);
 }
 
 int memory_add_maps(struct memory *memory, struct ledger *ledger, uint32_t slot)

@@ -338,6 +338,8 @@ EXPORT int ufd_pager_guest_note_discard(struct ufd_pager_guest *paged, uint32_t 
 		r = backing_punch(memory->backing,
 				  memory->backing_offset + command.pages.first * memory->page_bytes,
 				  command.pages.count * memory->page_bytes);
+	/* the file's time has moved by it */
+	atomic_fetch_add(&memory->n_marked, 1);
 	pthread_mutex_unlock(&paged->model_lock);
 	return r;
 }

@@ -246,6 +246,53 @@ static int return_from_graduation(struct ufd_pager_guest *paged)
 	return 0;
 }
 
+/* ---- files ---- */
+
+/* Present pages of @memory may be holes, or it was written by another way than its mappings. */
+static int look_at_file(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	struct file_look now;
+	unsigned int changes;
+	int r = dirty_log_look(&paged->dirty, memory, &now, &changes);
+
+	if (r == 0 && changes & FILE_MAY_HAVE_HOLES) {
+		r = find_holes(paged, memory, true);
+		if (r == 0)
+			r = dirty_log_look(&paged->dirty, memory, &now, &changes);
+	}
+	if (r < 0)
+		return r;
+	if (changes & FILE_WAS_WRITTEN) {
+		struct command tell = { .kind = COMMAND_TELL,
+					.memory = memory,
+					.notice = { .kind = UFD_EVENT_FOREIGN_WRITE } };
+
+		dirty_log_note_strange(&paged->dirty, memory);
+		(void)paged_command(paged, &tell);
+	}
+	return dirty_log_remember(&paged->dirty, memory, &now);
+}
+
+/* What it looks like now is the baseline. */
+static int remember_file(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	struct file_look now;
+	unsigned int ignored;
+	int r = dirty_log_look(&paged->dirty, memory, &now, &ignored);
+
+	return r < 0 ? r : dirty_log_remember(&paged->dirty, memory, &now);
+}
+
+static int look_at_files(struct ufd_pager_guest *paged)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < paged->guest->n_memories; i++)
+		if (!paged->guest->memories[i]->is_forgotten)
+			r = look_at_file(paged, paged->guest->memories[i]);
+	return r;
+}
+
 /* ---- consumers ---- */
 
 /* The demand thread has seen who is armed, and is in nobody's map that is not. */
@@ -284,6 +331,8 @@ static int start_first(struct ufd_pager_guest *paged, uint32_t slot)
 		r = return_from_graduation(paged);
 	if (r == 0)
 		r = protect_all(paged);
+	for (uint32_t i = 0; r == 0 && i < paged->guest->n_memories; i++)
+		r = remember_file(paged, paged->guest->memories[i]);
 	if (r == 0 && atomic_exchange(&paged->is_graduated, false))
 		(void)keep_guest(paged); /* as long as it was */
 	return r;
@@ -294,6 +343,8 @@ static int start_another(struct ufd_pager_guest *paged, uint32_t slot)
 {
 	int r = dirty_log_harvest(&paged->dirty);
 
+	if (r == 0)
+		r = look_at_files(paged);
 	if (r)
 		return r;
 	dirty_log_arm(&paged->dirty, slot);
@@ -373,6 +424,8 @@ static int read_epoch(struct ufd_pager_guest *paged, uint32_t slot, uint64_t ack
 	if (r)
 		return -ESTALE;
 	r = dirty_log_harvest(log);
+	if (r == 0)
+		r = look_at_files(paged);
 	if (r == 0)
 		r = dirty_log_take(log, slot, clock_now_ns(), ret);
 	return r == DIRTY_GONE ? -ESRCH : r;
@@ -471,7 +524,11 @@ int track_memory(struct ufd_pager_guest *paged, struct memory *memory)
 {
 	int r = track_is_on(paged) ? check_memory(paged, memory) : 0;
 
-	return r < 0 ? r : dirty_log_add_memory(&paged->dirty, memory);
+	if (r == 0)
+		r = dirty_log_add_memory(&paged->dirty, memory);
+	if (r == 0 && track_is_on(paged))
+		r = remember_file(paged, memory);
+	return r;
 }
 
 void track_forget_memory(struct ufd_pager_guest *paged, struct memory *memory)
