@@ -110,6 +110,17 @@ void output_record(const struct session *session, const struct column *columns,
 	}
 }
 
+void output_warnings(const struct session *session, const json_t *warnings)
+{
+	const json_t *text;
+	size_t i;
+
+	if (session->is_quiet || session->json != JSON_OFF)
+		return;
+	json_array_foreach(warnings, i, text)
+		fprintf(stderr, "warning: %s\n", json_string_value(text));
+}
+
 bool output_json(const struct session *session, const json_t *reply)
 {
 	if (session->json == JSON_OFF)

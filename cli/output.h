@@ -33,6 +33,9 @@ void output_record(const struct session *session, const struct column *columns,
 /* The reply itself, when JSON was asked for. Return: false if it was not. */
 bool output_json(const struct session *session, const json_t *reply);
 
+/* What a reply warns of, on stderr. @warnings: array of texts, or NULL. */
+void output_warnings(const struct session *session, const json_t *warnings);
+
 /* A bar on stderr while it is a terminal: done of total, rate, time left. */
 struct progress {
 	const struct session *session;

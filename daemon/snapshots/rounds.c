@@ -139,20 +139,6 @@ static int finish_still(struct saving *saving, struct still *still, struct copy 
 	return r ? r : saving_copy_marked(saving, copy, LIVE_CONSUMER);
 }
 
-static void judge_pause(struct saving *saving)
-{
-	const struct snapshot_request *request = saving->request;
-
-	if (saving->manifest.paused_ns <= request->max_pause_ns)
-		return;
-	json_array_append_new(
-		saving->warnings,
-		json_sprintf("the guest stood still for %llu ms, longer than the %llu ms that were "
-			     "asked for",
-			     (unsigned long long)(saving->manifest.paused_ns / NSEC_PER_MSEC),
-			     (unsigned long long)(request->max_pause_ns / NSEC_PER_MSEC)));
-}
-
 /* The pause at the end counts, not those of a look that had to be quiesced, which are shorter. */
 static int pause_and_finish(struct saving *saving, struct copy *copy)
 {
@@ -188,7 +174,7 @@ static int run(struct saving *saving, struct copy *copy)
 		r = pause_and_finish(saving, copy);
 	saving->manifest.n_rounds = rounds.n_rounds;
 	if (r == 0)
-		judge_pause(saving);
+		saving_judge_pause(saving);
 	return r;
 }
 

@@ -270,6 +270,17 @@ static int publish(struct saving *saving)
 	return snapshot_files_publish(&saving->files, text, saving->refusal);
 }
 
+/* How its writes are noticed. */
+static bool is_wp(struct registration *guest)
+{
+	const char *kind;
+
+	paging_lock(&guest->paging);
+	kind = guest->paging.guest ? tracking_kind(guest) : "";
+	paging_unlock(&guest->paging);
+	return strcmp(kind, "wp") == 0;
+}
+
 static int write_files(struct saving *saving)
 {
 	const struct snapshot_request *request = saving->request;
@@ -285,6 +296,8 @@ static int write_files(struct saving *saving)
 	set_phase(saving, SNAPSHOT_COPYING);
 	if (!request->is_live)
 		r = saving_paused(saving);
+	else if (is_wp(request->guest))
+		r = saving_before_write(saving);
 	else
 		r = saving_by_rounds(saving);
 	if (r == 0)

@@ -291,6 +291,20 @@ struct copy_opts saving_copy_opts(struct saving *saving)
 	};
 }
 
+void saving_judge_pause(struct saving *saving)
+{
+	const struct snapshot_request *request = saving->request;
+
+	if (saving->manifest.paused_ns <= request->max_pause_ns)
+		return;
+	json_array_append_new(
+		saving->warnings,
+		json_sprintf("the guest stood still for %llu ms, longer than the %llu ms that were "
+			     "asked for",
+			     (unsigned long long)(saving->manifest.paused_ns / NSEC_PER_MSEC),
+			     (unsigned long long)(request->max_pause_ns / NSEC_PER_MSEC)));
+}
+
 /* ---- the plain way ---- */
 
 /*

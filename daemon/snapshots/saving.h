@@ -79,6 +79,9 @@ struct copy_opts saving_copy_opts(struct saving *saving);
 /* A record in the ledger of what is to be undone; NULLs: as it is. Return: 0, -ECANCELED. */
 int saving_note(struct saving *saving, const char *consumer, struct driver *driver);
 
+/* Warn if the guest stood still for longer than was asked for. */
+void saving_judge_pause(struct saving *saving);
+
 /* ---- the ways ---- */
 
 int saving_paused(struct saving *saving);
