@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Reading an image with patience. */
+#include "image/image-cursor.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,24 +91,17 @@ static int decode(struct image_cursor *cursor, const struct image_place *place,
 	return 0;
 }
 
-int image_read_pages(struct image_cursor *cursor, uint32_t memory, uint64_t first_page,
-		     uint64_t count, void *buffer, const char **ret_error)
+int image_read_blocks(struct image_cursor *cursor, uint32_t memory, uint64_t block,
+		      uint64_t n_blocks, void *buffer, const char **ret_error)
 {
-	const struct image_memory *info = &cursor->image->memories[memory];
-	uint64_t page_blocks = info->page_bytes / IMAGE_BLOCK_BYTES;
-	uint64_t n_pages = info->length_bytes / info->page_bytes;
-	uint64_t block = first_page * page_blocks, n_left = count * page_blocks;
 	unsigned char *to = buffer;
 	struct image_place place;
 	int r = 0;
 
-	if (memory >= cursor->image->n_memories || first_page > n_pages ||
-	    count > n_pages - first_page)
-		return image_fail(ret_error, -EINVAL, "pages beyond the memory");
-	for (; r == 0 && n_left; block += place.n_blocks, n_left -= place.n_blocks) {
+	for (; r == 0 && n_blocks; block += place.n_blocks, n_blocks -= place.n_blocks) {
 		uint64_t n_bytes;
 
-		image_locate(cursor->image, memory, block, n_left, &place);
+		image_locate(cursor->image, memory, block, n_blocks, &place);
 		n_bytes = place.n_blocks * IMAGE_BLOCK_BYTES;
 		if (place.kind != IMAGE_PLACE_DATA) {
 			memset(to, 0, n_bytes);
@@ -123,4 +118,21 @@ int image_read_pages(struct image_cursor *cursor, uint32_t memory, uint64_t firs
 		to += n_bytes;
 	}
 	return r;
+}
+
+int image_read_pages(struct image_cursor *cursor, uint32_t memory, uint64_t first_page,
+		     uint64_t count, void *buffer, const char **ret_error)
+{
+	const struct image_memory *info;
+	uint64_t n_pages = 0, page_blocks = 1;
+
+	if (memory < cursor->image->n_memories) {
+		info = &cursor->image->memories[memory];
+		page_blocks = info->page_bytes / IMAGE_BLOCK_BYTES;
+		n_pages = info->length_bytes / info->page_bytes;
+	}
+	if (first_page > n_pages || count > n_pages - first_page)
+		return image_fail(ret_error, -EINVAL, "pages beyond the memory");
+	return image_read_blocks(cursor, memory, first_page * page_blocks, count * page_blocks,
+				 buffer, ret_error);
 }

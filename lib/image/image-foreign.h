@@ -32,3 +32,10 @@ const char *image_format_name(enum image_format format);
  */
 int image_open_foreign(struct image **ret, enum image_format format, const char *const *paths,
 		       size_t n_paths, int fd, const char **ret_error);
+
+/*
+ * What people name: a SPEC of an image, `file:PATH`, or the path of a file, which is an image if it begins like one,
+ * else raw. Context: any; blocks. Return: as image_open().
+ */
+int image_open_any(struct image **ret, const char *name, const struct image_open_opts *opts,
+		   const char **ret_error);

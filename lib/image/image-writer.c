@@ -418,24 +418,53 @@ static int writer_take_blocks(struct image_writer *writer, uint32_t memory, uint
 	return 0;
 }
 
-int image_writer_pages(struct image_writer *writer, uint32_t memory, uint64_t first_page,
-		       const void *data, uint64_t count)
+static bool has_blocks(const struct image_writer *writer, uint32_t memory, uint64_t block,
+		       uint64_t n_blocks)
+{
+	uint64_t n;
+
+	if (memory >= writer->draft.n_maps)
+		return false;
+	n = writer->draft.maps[memory].entry.length_bytes / IMAGE_BLOCK_BYTES;
+	return block <= n && n_blocks <= n - block;
+}
+
+int image_writer_blocks(struct image_writer *writer, uint32_t memory, uint64_t block,
+			const void *data, uint64_t n_blocks)
 {
 	const unsigned char *from = data;
-	uint64_t block, n_left;
 	int r = 0;
 
-	if (!to_blocks(writer, memory, first_page, count, &block, &n_left))
+	if (!has_blocks(writer, memory, block, n_blocks))
 		return -EINVAL;
-	while (r == 0 && n_left) {
-		uint64_t n = min_u64(n_left, IMAGE_FRAME_BLOCKS - block % IMAGE_FRAME_BLOCKS);
+	while (r == 0 && n_blocks) {
+		uint64_t n = min_u64(n_blocks, IMAGE_FRAME_BLOCKS - block % IMAGE_FRAME_BLOCKS);
 
 		r = writer_take_blocks(writer, memory, block, (unsigned int)n, from);
 		block += n;
-		n_left -= n;
+		n_blocks -= n;
 		from += n * IMAGE_BLOCK_BYTES;
 	}
 	return r;
+}
+
+int image_writer_zero_blocks(struct image_writer *writer, uint32_t memory, uint64_t block,
+			     uint64_t n_blocks)
+{
+	if (!has_blocks(writer, memory, block, n_blocks))
+		return -EINVAL;
+	writer_set_zero(writer, memory, block, n_blocks);
+	return 0;
+}
+
+int image_writer_pages(struct image_writer *writer, uint32_t memory, uint64_t first_page,
+		       const void *data, uint64_t count)
+{
+	uint64_t block, n_blocks;
+
+	if (!to_blocks(writer, memory, first_page, count, &block, &n_blocks))
+		return -EINVAL;
+	return image_writer_blocks(writer, memory, block, data, n_blocks);
 }
 
 int image_writer_zero(struct image_writer *writer, uint32_t memory, uint64_t first_page,
@@ -445,8 +474,7 @@ int image_writer_zero(struct image_writer *writer, uint32_t memory, uint64_t fir
 
 	if (!to_blocks(writer, memory, first_page, count, &block, &n_blocks))
 		return -EINVAL;
-	writer_set_zero(writer, memory, block, n_blocks);
-	return 0;
+	return image_writer_zero_blocks(writer, memory, block, n_blocks);
 }
 
 void image_writer_get_stats(const struct image_writer *writer, struct image_writer_stats *ret)

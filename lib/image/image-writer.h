@@ -85,6 +85,12 @@ int image_writer_pages(struct image_writer *writer, uint32_t memory, uint64_t fi
 int image_writer_zero(struct image_writer *writer, uint32_t memory, uint64_t first_page,
 		      uint64_t count);
 
+/* The same in blocks of 4 KiB, whatever the pages are. */
+int image_writer_blocks(struct image_writer *writer, uint32_t memory, uint64_t block,
+			const void *data, uint64_t n_blocks);
+int image_writer_zero_blocks(struct image_writer *writer, uint32_t memory, uint64_t block,
+			     uint64_t n_blocks);
+
 /**
  * image_writer_commit() - make what was written until now the image, and put it on the disk
  * @ret_digest: the image's, for children; may be NULL
