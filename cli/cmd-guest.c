@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "image/image-source.h"
 #include "numbers.h"
 #include "output.h"
 #include "setting-options.h"
@@ -136,6 +137,23 @@ struct attach {
 	int source_fd; /* owned */
 };
 
+/* An image of one file comes open as well; the daemon finds the parents of a layer by its path. */
+static int attach_image(struct attach *attach, const char *spec)
+{
+	_cleanup_(freep) char *passed = NULL;
+	const char *why = NULL;
+	int r = image_spec_pass(spec, &passed, &attach->source_fd, &why);
+
+	if (r < 0) {
+		fprintf(stderr, "ufdctl: %s\n", why);
+		return r == -EACCES ? EXIT_DENIED : EXIT_FAILED;
+	}
+	json_object_set_new(attach->parameters, "source", json_string(passed));
+	if (attach->source_fd >= 0)
+		json_object_set_new(attach->parameters, "source_fd", json_integer(0));
+	return EXIT_DONE;
+}
+
 /*
  * The file of a `file:` source is opened here and passed along: the daemon may live in another
  * mount namespace, and opens paths for few.
@@ -146,6 +164,8 @@ static int attach_source(struct attach *attach, const char *spec)
 	char path[PATH_MAX];
 	const char *end;
 
+	if (image_spec_is(spec))
+		return attach_image(attach, spec);
 	if (strncmp(spec, "file:", 5)) {
 		json_object_set_new(attach->parameters, "source", json_string(spec));
 		return EXIT_DONE;
