@@ -33,6 +33,7 @@
 #include "options.h"
 #include "registry.h"
 #include "service.h"
+#include "snapshots/abort.h"
 #include "store/admission.h"
 #include "store/store.h"
 #include "upgrade/reexec.h"
@@ -216,6 +217,7 @@ static int daemon_adopt(struct daemon *daemon)
 			 adopted->n_served,
 			 (unsigned long long)(daemon->control->adopted_ns / NSEC_PER_USEC),
 			 adopted->n_dropped, adopted->n_left);
+	snapshot_abort_adopted(daemon->registry);
 	return 0;
 }
 
