@@ -126,9 +126,11 @@ static int open_parent(const struct image_layer *child, struct image_layer **ret
 	int r = -ENOENT;
 
 	for (unsigned int i = 0; candidate(child, i, path); i++) {
-		int found = image_layer_open(ret, path, -1, child->index.head->parent,
-					     IMAGE_MAX_INDEX, &why);
+		int found = -ENOENT;
 
+		if (strcmp(path, child->path)) /* beside it, under its own name, it is itself */
+			found = image_layer_open(ret, path, -1, child->index.head->parent,
+						 IMAGE_MAX_INDEX, &why);
 		if (found == 0)
 			return 0;
 		if (found == -ENOENT || r != -ENOENT)
