@@ -404,6 +404,8 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		dirty_bytes += dirty_map_count(map->unacked, memory_n_pages(memory)) *
 			       memory->page_bytes;
 	}
+	if (log->settle)
+		log->settle(log->userdata);
 	/* what was taken is protected again before anybody is told of it */
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
 	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++)

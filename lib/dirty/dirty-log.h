@@ -15,7 +15,8 @@
  *	1. the epoch before was acknowledged: unacked is cleared; or did not arrive: back to pending
  *	2. harvest: what was written is marked in the pending maps of all consumers
  *	3. the record: stage reading, the next epoch
- *	4. pending moves to unacked; with the tracker wp, these pages are protected again
+ *	4. pending moves to unacked; with the tracker wp, these pages are protected again, when the demand
+ *	   thread has done what it had begun
  *	5. the record: stage started
  * Nobody was told of an epoch in stage reading, so a successor takes it back. A kill at any instruction
  * leaves each written page in pending or in unacked, or in the vector of a scan.
@@ -64,6 +65,12 @@ struct dirty_log {
 	const struct tracker *tracker;
 	struct consumer consumers[MAX_CONSUMERS];
 	struct file_look looks[MAX_MEMORIES];
+	/*
+	 * Returns when whatever the demand thread has marked is no longer protected: between the two, a
+	 * page may be taken and protected again too early. NULL: there is no such thread.
+	 */
+	void (*settle)(void *userdata);
+	void *userdata;	    /* for @settle */
 	uint32_t told_gone; /* bit a mapper: what it may have written last is marked */
 	/* ever, in this process */
 	_Atomic uint64_t n_reads, n_scans, n_reported, n_strange;

@@ -80,6 +80,10 @@ static int keep_in_tables(struct remains *remains, const struct guest_view *view
 			left.first++;
 			left.count = end - left.first;
 		}
+		if (r == -EACCES || r == -EPERM) {
+			keep(remains, left); /* nobody knows */
+			r = 0;
+		}
 		if (r < 0 && r != -ESRCH) /* of one that has ended the next harvest tells */
 			return r;
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Protection of existing pages, in steps. */
+/* Protection of existing pages, in steps; and whether there is anybody to protect them from. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -7,11 +7,23 @@
 #include "dirty/tracker.h"
 #include "guest/mapping.h"
 #include "guest/memory.h"
+#include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 
 #define STEP_BYTES   (64 * MIB) /* the target's address space is locked for reading meanwhile */
 #define SMALL_BYTES  (2 * MIB)
 #define CHANGE_TRIES 5000 /* a millisecond each */
+
+int tracker_check_alive(const struct mapping *mapping)
+{
+	bool is_gone = false;
+	int r;
+
+	if (mapping->mapper->is_gone || !pidfd_is_alive(mapping->mapper->pidfd))
+		return TRACKER_GONE;
+	r = uffd_is_gone(mapping->mapper->uffd, mapping->range.start, &is_gone);
+	return r < 0 ? r : is_gone ? TRACKER_GONE : 0;
+}
 
 /*
  * One step. While the process changes its address space the kernel asks to come again; the demand

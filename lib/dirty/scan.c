@@ -19,8 +19,6 @@
 #include "dirty/tracker.h"
 #include "guest/guest.h"
 #include "kernel/pagemap.h"
-#include "kernel/pidfd.h"
-#include "kernel/uffd.h"
 
 #define PIECE_BYTES  (64 * MIB)
 #define SMALL_BYTES  (2 * MIB) /* pieces end at huge pages: to protect a part of one splits it */
@@ -167,18 +165,6 @@ static int scan_piece(struct scan *scan, struct hva start, struct hva end)
 	return 0;
 }
 
-/* A process that has ended, or runs another program, looks clean. Return: 0, TRACKER_GONE, -errno. */
-static int scan_check_alive(const struct mapping *mapping)
-{
-	bool is_gone = false;
-	int r;
-
-	if (mapping->mapper->is_gone || !pidfd_is_alive(mapping->mapper->pidfd))
-		return TRACKER_GONE;
-	r = uffd_is_gone(mapping->mapper->uffd, mapping->range.start, &is_gone);
-	return r < 0 ? r : is_gone ? TRACKER_GONE : 0;
-}
-
 static int scan_collect(struct ledger *ledger, struct mapping *mapping, struct dirty_counts *counts)
 {
 	struct scan scan = {
@@ -212,7 +198,7 @@ static int scan_collect(struct ledger *ledger, struct mapping *mapping, struct d
 		left.first = run.first + run.count;
 		left.count = end_page - left.first;
 	}
-	return r ? r : scan_check_alive(mapping);
+	return r ? r : tracker_check_alive(mapping);
 }
 
 void scan_recover(struct guest *guest)

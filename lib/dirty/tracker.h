@@ -61,6 +61,9 @@ struct tracker {
 extern const struct tracker tracker_scan;
 extern const struct tracker tracker_wp;
 
+/* A process that has ended, or runs another program, looks clean. Return: 0, TRACKER_GONE, -errno. */
+int tracker_check_alive(const struct mapping *mapping);
+
 /*
  * Protect @pages of @mapping, or take the protection off and wake; in steps of at most 64 MiB. What the
  * process has unmapped is left out.

@@ -6,15 +6,12 @@
 #include "dirty/tracker.h"
 
 #include "guest/mapping.h"
-#include "kernel/pidfd.h"
 
 static int wp_collect(struct ledger *ledger, struct mapping *mapping, struct dirty_counts *counts)
 {
 	(void)ledger;
 	(void)counts;
-	if (mapping->mapper->is_gone || !pidfd_is_alive(mapping->mapper->pidfd))
-		return TRACKER_GONE;
-	return 0;
+	return tracker_check_alive(mapping);
 }
 
 static int wp_protect_again(struct mapping *mapping, struct page_range pages)

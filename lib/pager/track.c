@@ -20,10 +20,23 @@
 
 #define HOLES_BYTES (64 * MIB) /* that the demand thread looks at at once */
 
+/*
+ * The demand thread has seen who is armed, and is in nobody's map that is not; what it has marked as written
+ * has lost its protection.
+ */
+static void tell_demand(void *userdata)
+{
+	struct command track = { .kind = COMMAND_TRACK };
+
+	(void)paged_command(userdata, &track);
+}
+
 void track_init(struct ufd_pager_guest *paged)
 {
 	dirty_log_init(&paged->dirty, paged->guest,
 		       paged->opts.track == UFD_TRACK_WP ? &tracker_wp : &tracker_scan);
+	paged->dirty.settle = tell_demand;
+	paged->dirty.userdata = paged;
 }
 
 bool track_is_on(const struct ufd_pager_guest *paged)
@@ -236,7 +249,8 @@ static int return_from_graduation(struct ufd_pager_guest *paged)
 					 .memory = paged->guest->memories[i] };
 		int r;
 
-		if (track.memory->is_forgotten)
+		/* of a private mapping the file shows where a page is missing: no hole says anything */
+		if (track.memory->is_forgotten || track.memory->kind == BACKING_PRIVATE)
 			continue;
 		r = find_holes(paged, track.memory, false);
 		if (r < 0)
@@ -295,14 +309,6 @@ static int look_at_files(struct ufd_pager_guest *paged)
 
 /* ---- consumers ---- */
 
-/* The demand thread has seen who is armed, and is in nobody's map that is not. */
-static void tell_demand(struct ufd_pager_guest *paged)
-{
-	struct command track = { .kind = COMMAND_TRACK };
-
-	(void)paged_command(paged, &track);
-}
-
 static void unregister_all(struct ufd_pager_guest *paged)
 {
 	for (uint32_t i = 0; i < paged->guest->view->n_mappings; i++)
@@ -341,8 +347,10 @@ static int start_first(struct ufd_pager_guest *paged, uint32_t slot)
 /* Others are tracked already: what was written until now is theirs alone. */
 static int start_another(struct ufd_pager_guest *paged, uint32_t slot)
 {
-	int r = dirty_log_harvest(&paged->dirty);
+	int r;
 
+	tell_demand(paged);
+	r = dirty_log_harvest(&paged->dirty);
 	if (r == 0)
 		r = look_at_files(paged);
 	if (r)
@@ -423,6 +431,8 @@ static int read_epoch(struct ufd_pager_guest *paged, uint32_t slot, uint64_t ack
 	r = dirty_log_acknowledge(log, slot, acknowledge);
 	if (r)
 		return -ESTALE;
+	/* a discard that the guest has done was read, and perhaps not marked yet */
+	tell_demand(paged);
 	r = dirty_log_harvest(log);
 	if (r == 0)
 		r = look_at_files(paged);

@@ -187,3 +187,49 @@ static inline void dirty_expect(struct dirty_fixture *fixture, const char *consu
 	dirty_expect_map(fixture, consumer, fixture->memory, pages, n_pages);
 	ck_assert_uint_eq(epoch.dirty_bytes, n_pages * fixture->child.page_bytes);
 }
+
+/* The same without looking which. */
+static inline void dirty_expect_sum(struct dirty_fixture *fixture, const char *consumer,
+				    uint64_t n_pages)
+{
+	UFD_OPTS(ufd_dirty_epoch, epoch);
+
+	dirty_read(fixture, consumer, UFD_DIRTY_LAST, &epoch);
+	ck_assert_uint_eq(epoch.dirty_bytes, n_pages * fixture->child.page_bytes);
+}
+
+/* A memory of its own for some pages of the child. Return: its number. */
+static inline uint32_t dirty_add(struct dirty_fixture *fixture, const char *name, uint64_t first,
+				 uint64_t n_pages)
+{
+	uint64_t offset = first * fixture->child.page_bytes;
+	UFD_OPTS(ufd_pager_memory_opts, memory, .name = name, .kind = fixture->row->kind,
+		 .length = n_pages * fixture->child.page_bytes,
+		 .page_bytes = fixture->child.page_bytes, .source = fixture->source,
+		 .source_offset = offset, .backing = fixture->child.memfd,
+		 .backing_offset = fixture->child.memfd >= 0 ? offset : 0);
+	uint32_t id = 0;
+	int r = ufd_pager_guest_add_memory(fixture->guest, &memory, &id);
+
+	if (r == 0)
+		r = ufd_pager_guest_add_mapping(fixture->guest, fixture->mapper, id,
+						fixture->child.address + offset, memory.length, 0,
+						NULL);
+	ck_assert_msg(r == 0, "%s: %s", fixture->row->what, strerror(-r));
+	return id;
+}
+
+static uint64_t dirty_strides(const struct paged_child *self, const void *argument)
+{
+	const uint64_t stride = *(const uint64_t *)argument;
+
+	for (uint64_t at = 0; at < self->length; at += stride * self->page_bytes)
+		*(volatile uint64_t *)(self->address + at) = at + 1;
+	return 0;
+}
+
+/* The child writes each @stride-th page. */
+static inline void dirty_write_strided(struct dirty_fixture *fixture, uint64_t stride)
+{
+	ck_assert_uint_eq(child_call(&fixture->child, dirty_strides, &stride, sizeof(stride)), 0);
+}
