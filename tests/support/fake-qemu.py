@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A process that is attached as a QEMU would be: shared memory, a monitor, files, and no guest.
+
+    fake-qemu.py MONITOR MIB
+
+Says READY, then takes a command a line and answers each with one line:
+    w PAGE...     write these pages
+    open PATH     open a file with O_DIRECT (a plain one if the file system has none: `plain` is the answer)
+    close         and close it again
+    mute COMMAND  this one is neither obeyed nor answered from now on (`greeting`: nobody is greeted)
+    speak         all are again, also what was asked meanwhile, as long as who asked is there to hear the answer
+    log           commands that the monitor got since the last time, and whether the guest runs
+"""
+import ctypes
+import json
+import mmap
+import os
+import socket
+import sys
+import threading
+
+PAGE = 4096
+
+
+class Monitor:
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.lock = threading.Condition()
+        self.status = "running"
+        self.muted = set()
+        self.seen = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            client, _ = self.listener.accept()
+            try:
+                self.talk(client)
+            except OSError:
+                pass
+            client.close()
+
+    def wait(self, what):
+        with self.lock:
+            self.lock.wait_for(lambda: what not in self.muted)
+
+    def talk(self, client):
+        self.wait("greeting")
+        version = {"qemu": {"major": 7, "minor": 2, "micro": 0}}
+        self.say(client, {"QMP": {"version": version, "capabilities": []}})
+        text = ""
+        while more := client.recv(65536).decode():
+            text += more
+            while text:  # one object after another, with nothing in between
+                try:
+                    call, end = json.JSONDecoder().raw_decode(text)
+                except ValueError:
+                    break
+                text = text[end:].lstrip()
+                self.obey(client, call["execute"], call.get("id"))
+
+    def obey(self, client, command, number):
+        self.wait(command)
+        with self.lock:
+            if command in ("stop", "cont"):
+                self.seen.append(command)
+            self.status = {"stop": "paused", "cont": "running"}.get(command, self.status)
+            answer = {"query-status": {"status": self.status, "running": self.status == "running"},
+                      "query-migrate-capabilities": []}.get(command, {})
+        self.say(client, {"return": answer, "id": number})
+
+    @staticmethod
+    def say(client, message):
+        client.sendall(json.dumps(message).encode() + b"\r\n")
+
+    def mute(self, command):
+        with self.lock:
+            self.muted = {command} if command else set()
+            self.lock.notify_all()
+
+    def log(self):
+        with self.lock:
+            seen, self.seen = self.seen, []
+            return " ".join([*seen, self.status])
+
+
+def open_direct(path):
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT), "ok"
+    except OSError:
+        return os.open(path, os.O_RDWR | os.O_CREAT), "plain"
+
+
+def main():
+    ctypes.CDLL(None).prctl(1, 9)
+    length = int(sys.argv[2]) << 20
+    ram = os.memfd_create("fake-ram")
+    os.ftruncate(ram, length)
+    memory = mmap.mmap(ram, length)
+    monitor = Monitor(sys.argv[1])
+    disk = -1
+    print("READY", flush=True)
+    for line in sys.stdin:
+        verb, *words = line.split()
+        answer = "ok"
+        if verb == "w":
+            for page in words:
+                memory[int(page) * PAGE] = (memory[int(page) * PAGE] + 1) & 255
+        elif verb == "open":
+            disk, answer = open_direct(words[0])
+        elif verb == "close":
+            os.close(disk)
+        elif verb == "mute":
+            monitor.mute(words[0])
+        elif verb == "speak":
+            monitor.mute(None)
+        elif verb == "log":
+            answer = monitor.log()
+        print(answer, flush=True)
+
+
+main()
