@@ -79,9 +79,9 @@ static inline int dirty_read_source(void *userdata, uint64_t offset, void *buffe
 	return UFD_SOURCE_DATA;
 }
 
-/* A guest that is not started yet, all of it absent. */
-static inline void dirty_prepare(struct dirty_fixture *fixture, const struct dirty_row *row,
-				 uint64_t n_pages)
+/* A guest that is not started yet, all of it absent. @is_wp_sync: how its userfaultfd is made. */
+static inline void dirty_prepare_child(struct dirty_fixture *fixture, const struct dirty_row *row,
+				       uint64_t n_pages, bool is_wp_sync)
 {
 	UFD_OPTS(ufd_pager_opts, opts, .on_event = dirty_on_event, .userdata = fixture);
 	UFD_OPTS(ufd_pager_guest_opts, guest_opts, .track = row->track, .no_background = 1,
@@ -94,15 +94,10 @@ static inline void dirty_prepare(struct dirty_fixture *fixture, const struct dir
 	*fixture = (struct dirty_fixture){ .row = row };
 	if (row->kind == CHILD_HUGETLB && !hugepages_are_reserved())
 		unit_skip("no huge pages of 2 MiB to be had");
-	if (row->track == UFD_TRACK_SCAN && !features_get()->has_pagemap_scan)
-		unit_skip("no PAGEMAP_SCAN");
-	r = child_start_tracked(&fixture->child, row->kind, n_pages * page_bytes,
-				row->track == UFD_TRACK_WP);
+	r = child_start_tracked(&fixture->child, row->kind, n_pages * page_bytes, is_wp_sync);
 	if (r == -EPERM || r == -EACCES)
 		unit_skip("no userfaultfd for kernel faults: %s", strerror(-r));
 	ck_assert_int_eq(r, 0);
-	if (row->kind == CHILD_PRIVATE)
-		ck_assert_int_eq(fcntl(fixture->child.memfd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
 	source.length = fixture->child.length;
 	ck_assert_int_eq(ufd_source_new(&fixture->source, &source, &fixture->child), 0);
 	ck_assert_int_eq(ufd_pager_new(&fixture->pager, &opts), 0);
@@ -120,6 +115,22 @@ static inline void dirty_prepare(struct dirty_fixture *fixture, const struct dir
 						     fixture->memory, fixture->child.address,
 						     fixture->child.length, 0, NULL),
 			 0);
+}
+
+static inline void dirty_prepare_unsealed(struct dirty_fixture *fixture,
+					  const struct dirty_row *row, uint64_t n_pages)
+{
+	if (row->track == UFD_TRACK_SCAN && !features_get()->has_pagemap_scan)
+		unit_skip("no PAGEMAP_SCAN");
+	dirty_prepare_child(fixture, row, n_pages, row->track == UFD_TRACK_WP);
+}
+
+static inline void dirty_prepare(struct dirty_fixture *fixture, const struct dirty_row *row,
+				 uint64_t n_pages)
+{
+	dirty_prepare_unsealed(fixture, row, n_pages);
+	if (row->kind == CHILD_PRIVATE)
+		ck_assert_int_eq(fcntl(fixture->child.memfd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
 }
 
 static inline void dirty_begin(struct dirty_fixture *fixture, const struct dirty_row *row)
