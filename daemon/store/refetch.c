@@ -19,6 +19,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/files.h"
+#include "image/image-source.h"
 #include "kernel/pidfd.h"
 #include "source/file-spec.h"
 #include "store/record.h"
@@ -274,8 +275,8 @@ static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
 	char path[PATH_MAX];
 	int r;
 
-	if (info->spec && file_spec_path(info->spec, path) && path[0] &&
-	    open_file(AT_FDCWD, path, O_RDONLY, info, ret_fd) == 0)
+	if (info->spec && (file_spec_path(info->spec, path) || image_spec_file(info->spec, path)) &&
+	    path[0] && open_file(AT_FDCWD, path, O_RDONLY, info, ret_fd) == 0)
 		return 0;
 	r = fetch_pidfd(info, &pidfd);
 	return r < 0 ? r : open_held(info, O_RDONLY, ret_fd);

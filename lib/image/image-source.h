@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -37,6 +38,9 @@ bool image_spec_is(const char *spec);
  */
 int image_source_open(struct source **ret, const char *spec, int fd, const char **ret_error);
 int image_source_reopen(struct source **ret, const char *spec, int fd, const char **ret_error);
+
+/* The path of the file that source_file() of such a source gives; as it is kept. Return: false: it is no such SPEC, or has none. */
+bool image_spec_file(const char *spec, char path[PATH_MAX]);
 
 /* The image of a SPEC, for those who look at it. Context: any; blocks. Return: as image_open(), and -EINVAL. */
 int image_spec_open(struct image **ret, uint32_t *ret_memory, const char *spec,

@@ -215,6 +215,18 @@ int image_spec_open(struct image **ret, uint32_t *ret_memory, const char *spec,
 	return r ? r : open_image(&parts, -1, false, ret, ret_memory, ret_error);
 }
 
+bool image_spec_file(const char *spec, char path[PATH_MAX])
+{
+	_cleanup_(parts_done) struct parts parts = {};
+	const char *last;
+
+	if (!image_spec_is(spec) || parse(spec, &parts, NULL))
+		return false;
+	last = parts.paths[parts.n_paths - 1];
+	strcpy(path, last);
+	return *last;
+}
+
 /* ---- what is kept ---- */
 
 /* @to has room for each byte of @text twice. */
@@ -249,6 +261,8 @@ static char *make_kept(const struct parts *parts, struct source *source, const s
 {
 	const char *separators = parts->format == IMAGE_FIRECRACKER ? ",+" : ",";
 	size_t n, n_room = 2 * (parts->n_spec + PATH_MAX) + 128;
+	/* a folder's file, if it is one of Cloud Hypervisor's */
+	const char *only = parts->format == IMAGE_CLOUD_HYPERVISOR ? image->layers[0]->path : NULL;
 	char path[PATH_MAX], digest[IMAGE_DIGEST_TEXT], *text = malloc(n_room);
 
 	if (!text)
@@ -257,12 +271,13 @@ static char *make_kept(const struct parts *parts, struct source *source, const s
 		text, n_room,
 		"%s:", parts->format == IMAGE_UFDI ? "image" : image_format_name(parts->format));
 	for (size_t i = 0; i < parts->n_paths; i++) {
+		const char *name = only ?: parts->paths[i];
+
 		if (i)
 			text[n++] = '+';
-		n = put_quoted(text, n,
-			       parts->paths[i][0] ? parts->paths[i]
-						  : name_open_file(source_file(source, NULL), path),
-			       separators);
+		if (!parts->paths[i][0])
+			name = name_open_file(source_file(source, NULL), path);
+		n = put_quoted(text, n, name, separators);
 	}
 	if (parts->memory[0]) {
 		n += (size_t)snprintf(text + n, n_room - n, ",memory=");
