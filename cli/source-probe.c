@@ -18,6 +18,8 @@
 
 #include "base/files.h"
 #include "base/units.h"
+#include "image/image-reader.h"
+#include "image/image-source.h"
 #include "kernel/procfs.h"
 #include "process.h"
 
@@ -50,7 +52,37 @@ static struct source_probe try_read(const char *path, uint64_t offset)
 	return probe;
 }
 
-static _Noreturn void probe_child(int out, const char *path, uint64_t offset)
+/* @name: of an image. */
+static struct source_probe try_image(const char *name, uint64_t offset)
+{
+	struct source_probe probe = { .result = PROBE_FAILS };
+	_cleanup_(image_cursor_freep) struct image_cursor *cursor = NULL;
+	_cleanup_(image_unrefp) struct image *image = NULL;
+	_cleanup_(freep) void *page = NULL;
+	const char *why = NULL;
+	uint64_t page_bytes;
+	uint32_t memory;
+	int r;
+
+	r = image_spec_open(&image, &memory, name, &why);
+	if (r == 0)
+		r = image_cursor_new(&cursor, image);
+	if (r == 0) {
+		page_bytes = image_memory(image, memory)->page_bytes;
+		page = malloc(page_bytes);
+		r = page ? image_read_pages(cursor, memory, offset / page_bytes, 1, page, &why)
+			 : -ENOMEM;
+	}
+	if (r == 0)
+		probe.result = PROBE_READS;
+	probe.error = -r;
+	snprintf(probe.why, sizeof(probe.why), "%s", why ?: "");
+	return probe;
+}
+
+typedef struct source_probe (*probe_fn)(const char *name, uint64_t offset);
+
+static _Noreturn void probe_child(int out, probe_fn probe_it, const char *name, uint64_t offset)
 {
 	struct source_probe probe;
 
@@ -58,12 +90,12 @@ static _Noreturn void probe_child(int out, const char *path, uint64_t offset)
 	/* it may outlive us: nobody must wait for the end of an output that it still has open */
 	if (dup2(out, 3) < 0 || close_range(0, 2, 0) < 0 || close_range(4, ~0U, 0) < 0)
 		_exit(1);
-	probe = try_read(path, offset);
+	probe = probe_it(name, offset);
 	_exit(write(3, &probe, sizeof(probe)) != sizeof(probe));
 }
 
-void source_probe_run(struct source_probe *ret, const char *path, uint64_t offset,
-		      uint64_t patience_ns)
+static void run(struct source_probe *ret, probe_fn probe_it, const char *name, uint64_t offset,
+		uint64_t patience_ns)
 {
 	_cleanup_(closep) int in = -EBADF, out = -EBADF;
 	struct source_probe probe;
@@ -77,7 +109,7 @@ void source_probe_run(struct source_probe *ret, const char *path, uint64_t offse
 	out = ends[1];
 	child = fork();
 	if (child == 0)
-		probe_child(out, path, offset);
+		probe_child(out, probe_it, name, offset);
 	if (child < 0)
 		return;
 	closep(&out);
@@ -93,6 +125,18 @@ void source_probe_run(struct source_probe *ret, const char *path, uint64_t offse
 	if (read(in, &probe, sizeof(probe)) == sizeof(probe))
 		*ret = probe;
 	(void)waitpid(child, NULL, 0);
+}
+
+void source_probe_run(struct source_probe *ret, const char *path, uint64_t offset,
+		      uint64_t patience_ns)
+{
+	run(ret, try_read, path, offset, patience_ns);
+}
+
+void source_probe_image(struct source_probe *ret, const char *spec, uint64_t offset,
+			uint64_t patience_ns)
+{
+	run(ret, try_image, spec, offset, patience_ns);
 }
 
 /* ---- which file system ----------------------------------------------------------------------- */

@@ -21,7 +21,8 @@ enum probe_result {
 /* Readable. */
 struct source_probe {
 	enum probe_result result;
-	int error; /* positive errno */
+	int error;     /* positive errno */
+	char why[512]; /* of an image: the sentence that names file and offset */
 	uint64_t device, inode, length_bytes;
 	int64_t modified_s, changed_s;
 	uint32_t modified_ns, changed_ns;
@@ -30,6 +31,10 @@ struct source_probe {
 /* Read a little at @offset; the bytes are forgotten at once. Waits for @patience_ns at most. */
 void source_probe_run(struct source_probe *ret, const char *path, uint64_t offset,
 		      uint64_t patience_ns);
+
+/* The same of the image of a SPEC: its page at @offset of the memory, unpacked and checked. */
+void source_probe_image(struct source_probe *ret, const char *spec, uint64_t offset,
+			uint64_t patience_ns);
 
 /*
  * An open file of @pid with this inode. @ret_open: a path that opens it again, in any namespace;

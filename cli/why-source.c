@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/units.h"
+#include "image/image-source.h"
 #include "source/file-spec.h"
 #include "why-cause.h"
 #include "why.h"
@@ -24,6 +25,12 @@ struct source_look {
 	struct source_probe probe;
 	struct source_mount mount;
 };
+
+/* Its bytes lie packed, or in several files: only what unpacks them can tell. */
+static bool is_image(const struct view_memory *memory)
+{
+	return image_spec_is(memory->spec);
+}
 
 /*
  * @may_read: try it ourselves. A file system that hangs keeps whoever reads from it, so that is done
@@ -58,7 +65,11 @@ static void look_at_source(const struct why *why, const struct why_page *page, b
 		snprintf(ret->shown, sizeof(ret->shown), "the file with inode %lu on device %u:%u",
 			 memory->file.inode, major(memory->file.device),
 			 minor(memory->file.device));
-	if (ret->open_path[0] && may_read)
+	if (is_image(memory) && may_read)
+		source_probe_image(&ret->probe, memory->spec,
+				   memory->source_offset + page->page * memory->page_bytes,
+				   PROBE_PATIENCE_NS);
+	else if (ret->open_path[0] && may_read)
 		source_probe_run(&ret->probe, ret->open_path, ret->offset, PROBE_PATIENCE_NS);
 }
 
@@ -179,12 +190,26 @@ static void add_failing_source(struct why *why, const struct why_page *page,
 	char text[128];
 
 	why_describe_page(why, page, text, sizeof(text));
-	cause = why_add(why, "source_error", WHY_SURE,
+	if (look->probe.why[0])
+		cause = why_add(why, "source_error", WHY_SURE,
+				"The source fails: %s. It is wanted for %s, for %.1f s now.",
+				look->probe.why, text, why_seconds_since(why, page->since_us));
+	else
+		cause = why_add(
+			why, "source_error", WHY_SURE,
 			"The source fails: %s gives %s (%s) for %s at offset %lu, for %.1f s now.",
 			look->shown, strerrorname_np(page->error) ?: "an error",
 			strerror(page->error), text, look->offset,
 			why_seconds_since(why, page->since_us));
-	if (cause)
+	if (!cause)
+		return;
+	if (is_image(why_memory(why, page)))
+		why_remedy(
+			cause,
+			"Names all that is broken. Copy those bytes from a sound copy of the file back into "
+			"it, in place: ufdd tries again by itself, at least once a second, and goes on.",
+			"ufdctl image verify '%s'", look->shown);
+	else
 		why_remedy(
 			cause,
 			"Shows the error. Mend the file's disk, server or file system: ufdd tries again "
