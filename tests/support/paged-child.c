@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -228,7 +229,13 @@ static int child_map(enum child_memory kind, uint64_t length, struct hello *ret,
 	}
 	if (kind == CHILD_ANON)
 		flags |= MAP_ANONYMOUS;
-	memory = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, *ret_memfd, 0);
+	/* where transparent huge pages can be, as VMMs do it */
+	memory = mmap(NULL, length + 2 * MIB, PROT_NONE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	memory = mmap((void *)align_up((uint64_t)memory, 2 * MIB), length, PROT_READ | PROT_WRITE,
+		      flags | MAP_FIXED, *ret_memfd, 0);
 	if (memory == MAP_FAILED)
 		return -errno;
 	ret->address = (uint64_t)memory;
@@ -443,12 +450,24 @@ uint64_t child_peek(const struct paged_child *child, uint64_t page)
 	return child_result(child);
 }
 
-void child_poke(const struct paged_child *child, uint64_t page, uint64_t word)
+void child_begin_poke(const struct paged_child *child, uint64_t page, uint64_t word)
 {
 	struct order order = { .kind = ORDER_POKE, .first = page, .value = word };
 
 	child_order(child, &order);
+}
+
+void child_poke(const struct paged_child *child, uint64_t page, uint64_t word)
+{
+	child_begin_poke(child, page, word);
 	(void)child_result(child);
+}
+
+bool child_has_result(const struct paged_child *child, int timeout_ms)
+{
+	struct pollfd wait = { .fd = child->socket, .events = POLLIN };
+
+	return poll(&wait, 1, timeout_ms) == 1;
 }
 
 uint64_t child_call(const struct paged_child *child, child_function function, const void *argument,

@@ -75,5 +75,10 @@ uint64_t child_map_again(const struct paged_child *child);
 /* The first word of a page, read by the child. */
 uint64_t child_peek(const struct paged_child *child, uint64_t page);
 void child_poke(const struct paged_child *child, uint64_t page, uint64_t word);
+/* Begin it without waiting; then child_result(). */
+void child_begin_poke(const struct paged_child *child, uint64_t page, uint64_t word);
+
+/* Is there an answer within that time? */
+bool child_has_result(const struct paged_child *child, int timeout_ms);
 
 void child_stop(struct paged_child *child);
