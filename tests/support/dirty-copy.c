@@ -20,6 +20,7 @@
 #include "base/units.h"
 
 #define MAX_PAGES 4096
+#define MAX_BATCH 64
 
 void verify_fail(struct verify *verify, const char *what, int error)
 {
@@ -100,23 +101,65 @@ static int work_count(struct ufd_pager_guest *guest, void *argument)
 	return 0;
 }
 
-static ssize_t copy_page(const struct question *question, uint64_t page)
+static void note_absent(struct ufd_pager_guest *guest, struct question *question, uint32_t memory,
+			uint64_t page)
 {
+	uint64_t page_bytes = question->writer->child.page_bytes, absent_bytes = 0;
+
+	if (ufd_pager_guest_absent(guest, memory, page * page_bytes, page_bytes, &absent_bytes) ==
+	    0)
+		question->n_absent += absent_bytes > 0;
+}
+
+/* Pages whose bytes are to be fetched in one call. */
+struct batch {
+	struct question *question;
+	int n;
+	struct iovec to[MAX_BATCH], from[MAX_BATCH];
+};
+
+static void copy_batch(struct batch *batch)
+{
+	const struct question *question = batch->question;
+	ssize_t wanted = (ssize_t)(batch->n * question->writer->child.page_bytes);
+	ssize_t n;
+
+	if (batch->n == 0)
+		return;
+	errno = 0;
+	n = process_vm_readv(question->writer->child.pid, batch->to, (unsigned long)batch->n,
+			     batch->from, (unsigned long)batch->n, 0);
+	if (n != wanted)
+		batch->question->file_error = errno ? errno : EIO;
+	batch->n = 0;
+}
+
+static void copy_page(struct batch *batch, uint64_t page)
+{
+	struct question *question = batch->question;
 	const struct paged_child *child = &question->writer->child;
 	uint64_t at = page * child->page_bytes;
-	struct iovec to = { question->copy->bytes + at, child->page_bytes };
-	struct iovec from = { (void *)(child->address + at), child->page_bytes };
+	void *to = question->copy->bytes + at;
 
-	if (question->is_from_file)
-		return pread(child->memfd, to.iov_base, to.iov_len, (off_t)at);
-	return process_vm_readv(child->pid, &to, 1, &from, 1, 0);
+	if (question->is_from_file) {
+		if (pread(child->memfd, to, child->page_bytes, (off_t)at) !=
+		    (ssize_t)child->page_bytes)
+			question->file_error = errno ? errno : EIO;
+		return;
+	}
+	batch->to[batch->n] = (struct iovec){ to, child->page_bytes };
+	batch->from[batch->n++] = (struct iovec){ (void *)(child->address + at),
+						  child->page_bytes };
+	if (batch->n == MAX_BATCH)
+		copy_batch(batch);
 }
 
 /* What is dirty of one memory, which the guest sees at @first page. */
 static int take_memory(struct ufd_pager_guest *guest, struct question *question, uint32_t memory,
 		       uint64_t first, uint64_t n_pages)
 {
-	uint64_t page_bytes = question->writer->child.page_bytes, n_words = (n_pages + 63) / 64;
+	uint64_t n_words = (n_pages + 63) / 64;
+	struct batch batch = { .question = question };
 	uint64_t found[MAX_PAGES / 64];
 	int r;
 
@@ -132,9 +175,11 @@ static int take_memory(struct ufd_pager_guest *guest, struct question *question,
 		if (!(found[page / 64] >> page % 64 & 1))
 			continue;
 		question->copy->words[place / 64] |= UINT64_C(1) << place % 64;
-		if (copy_page(question, place) != (ssize_t)page_bytes)
-			question->file_error = errno ? errno : EIO;
+		if (!atomic_load(&question->writer->touched[place]))
+			note_absent(guest, question, memory, page);
+		copy_page(&batch, place);
 	}
+	copy_batch(&batch);
 	return 0;
 }
 
@@ -148,6 +193,7 @@ static int work_take(struct ufd_pager_guest *guest, void *argument)
 
 	memset(question->copy->words, 0, (child->length / child->page_bytes + 63) / 64 * 8);
 	question->file_error = 0;
+	question->n_absent = 0;
 	for (uint32_t i = 0; r == 0 && ufd_pager_mapping_info(guest, i, &mapping) == 0; i++)
 		r = take_memory(guest, question, mapping.memory,
 				(mapping.address - child->address) / child->page_bytes,
@@ -218,7 +264,7 @@ static uint64_t judge(struct verify *verify, const struct copy *copy)
 {
 	const struct writer *writer = &verify->writer;
 	const struct ufd_dirty_epoch *epoch = &verify->question->answer;
-	uint64_t n = 0, n_untouched = 0;
+	uint64_t n = 0, n_untouched = 0, n_certain = 0;
 	uint64_t n_uncertain = epoch->uncertain_bytes / writer->child.page_bytes;
 
 	for (uint64_t page = 0; page < writer->opts.n_pages; page++) {
@@ -226,17 +272,20 @@ static uint64_t judge(struct verify *verify, const struct copy *copy)
 			continue;
 		n++;
 		n_untouched += !atomic_load(&writer->touched[page]);
+		/* a page may be filled between the word of its discard and the discard */
+		n_certain += atomic_load(&writer->touched[page]) != TOUCHED_DISCARDED;
 	}
 	if (n * writer->child.page_bytes != epoch->dirty_bytes)
 		verify_fail(verify, "the sum of an epoch is not its pages", EBADMSG);
 	verify->verdict->n_pages_reported += n;
 	verify->verdict->n_uncertain += n_uncertain;
-	/* what is reported as a whole are the pages that exist, and those may come by themselves */
-	if (!epoch->n_strange_writes && !verify->row->is_populated && n_untouched > n_uncertain)
-		verify->verdict->n_absent += n_untouched - n_uncertain;
+	verify->verdict->n_absent += verify->question->n_absent;
+	/* those that nobody touched exist where they come by themselves, and may be reported with all others */
+	if (!verify->row->has_background && !verify->row->is_populated)
+		verify->verdict->n_absent += n_untouched;
 	if (epoch->n_strange_writes)
 		return 0;
-	return n > n_uncertain ? n - n_uncertain : 0;
+	return n_certain > n_uncertain ? n_certain - n_uncertain : 0;
 }
 
 static uint64_t take_epoch(struct verify *verify, struct copy *copy)

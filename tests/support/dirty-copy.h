@@ -31,7 +31,8 @@ struct question {
 	uint64_t acknowledge;
 	struct ufd_dirty_epoch answer;
 	uint64_t n_mappings;
-	int file_error; /* while the pages were copied */
+	uint64_t n_absent; /* pages of an epoch that are absent */
+	int file_error;	   /* while the pages were copied */
 };
 
 /* One verification. */

@@ -85,6 +85,7 @@ static void write_behind(struct verify *verify)
 	if (!find_foreign(verify, FOREIGN_WRITE, &page))
 		return;
 	word = draw(verify) | 1;
+	atomic_store(&writer->touched[page], TOUCHED_BEHIND);
 	memcpy(writer->account + page * page_bytes + at, &word, sizeof(word));
 	if (pwrite(writer->child.memfd, &word, sizeof(word), (off_t)(page * page_bytes + at)) !=
 	    sizeof(word))
@@ -101,6 +102,7 @@ static void punch_behind(struct verify *verify, bool is_announced)
 
 	if (!find_foreign(verify, is_announced ? FOREIGN_PUNCH : FOREIGN_SECRET, &page))
 		return;
+	atomic_store(&writer->touched[page], TOUCHED_BEHIND);
 	memset(writer->account + page * page_bytes, 0, page_bytes);
 	if (fallocate(writer->child.memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		      (off_t)(page * page_bytes), (off_t)page_bytes))
@@ -144,7 +146,7 @@ static void come_to_rest(struct verify *verify, unsigned int n_grants)
 static void write_round(struct verify *verify)
 {
 	const struct verify_row *row = verify->row;
-	unsigned int n_grants = 10 + (unsigned int)draw(verify) % 8;
+	unsigned int n_grants = 10 + (unsigned int)draw(verify) % 3;
 
 	for (unsigned int i = 0; i < n_grants && !has_failed(verify); i++) {
 		if (row->kill_each && one_in(verify, row->kill_each * n_grants))
@@ -162,6 +164,8 @@ static uint64_t count_differences(const struct verify *verify, const unsigned ch
 {
 	uint64_t page_bytes = verify->writer.child.page_bytes, n = 0;
 	uint64_t n_open = atomic_load(&verify->writer.board->n_open);
+	static const char *const ways[] = { "never touched", "read", "written", "discarded",
+					    "changed behind its back" };
 
 	if (memcmp(copy, verify->writer.account, n_open * page_bytes) == 0)
 		return 0;
@@ -169,7 +173,9 @@ static uint64_t count_differences(const struct verify *verify, const unsigned ch
 		if (memcmp(copy + page * page_bytes, verify->writer.account + page * page_bytes,
 			   page_bytes)) {
 			if (!n++)
-				printf("# page %llu differs\n", (unsigned long long)page);
+				printf("# page %llu differs, which was %s last\n",
+				       (unsigned long long)page,
+				       ways[atomic_load(&verify->writer.touched[page])]);
 		}
 	return n;
 }
@@ -193,8 +199,12 @@ static void check(struct verify *verify)
 		uint64_t n_kills = verify->verdict->n_kills, n;
 
 		n = verify_take(verify, &verify->copies[i]);
-		/* what its successor cannot know it reports */
-		if (n_kills == verify->verdict->n_kills)
+		/*
+		 * What a successor cannot know it reports; so does the kernel when it splits a huge page, and
+		 * who looks at a page first that was punched in secret.
+		 */
+		if (n_kills == verify->verdict->n_kills && !verify->row->is_populated &&
+		    !verify->row->has_foreign)
 			verify->verdict->n_noise += n;
 	}
 	verify->verdict->n_checks++;
@@ -234,7 +244,7 @@ static void start_all(struct verify *verify)
 
 static void rest(struct verify *verify)
 {
-	if (verify->row->is_late && verify->verdict->n_rounds == 10)
+	if (!verify->is_tracked && verify->verdict->n_rounds >= 10)
 		start_all(verify);
 	if (!verify->is_tracked)
 		return;
@@ -362,6 +372,7 @@ void verdict_print(const struct verify_row *row, const struct verdict *verdict)
 	       (unsigned long long)verdict->n_wrong, (unsigned long long)verdict->n_absent,
 	       (unsigned long long)verdict->n_noise, verdict->failure[0] ? "; " : "",
 	       verdict->failure);
+	fflush(stdout); /* a test that fails ends without */
 }
 
 uint64_t verify_n_rounds(void)

@@ -92,6 +92,13 @@ static void note_wrong(struct writer *writer, uint64_t page)
 	atomic_fetch_add(&writer->board->n_wrong, 1);
 }
 
+/* To read a page does not undo what was done with it. */
+static void touch(const struct writer *writer, uint64_t page, enum touched how)
+{
+	if (how != TOUCHED_READ || atomic_load(&writer->touched[page]) == TOUCHED_NEVER)
+		atomic_store(&writer->touched[page], how);
+}
+
 static void look(struct scribe *scribe, uint64_t page)
 {
 	const struct writer *writer = scribe->writer;
@@ -120,9 +127,17 @@ static void discard(struct scribe *scribe, uint64_t page)
 	const struct writer *writer = scribe->writer;
 	uint64_t page_bytes = writer->child.page_bytes;
 
+	bool is_shared = writer->opts.kind == CHILD_SHMEM || writer->opts.kind == CHILD_HUGETLB;
+	bool is_kept = is_shared && writer->opts.advice == MADV_DONTNEED;
+
+	/* of an absent page the engine cannot tell that from a discard */
+	if (is_kept && !atomic_load(&writer->accessed[page]))
+		return;
+	touch(writer, page, TOUCHED_DISCARDED);
 	if (madvise((void *)words_of(writer, page), page_bytes, writer->opts.advice))
 		abort();
-	memset(account_of(writer, page), 0, page_bytes);
+	if (!is_kept)
+		memset(account_of(writer, page), 0, page_bytes);
 }
 
 static void step(struct scribe *scribe, uint64_t page)
@@ -135,12 +150,13 @@ static void step(struct scribe *scribe, uint64_t page)
 		look(scribe, page);
 	if (kind == 8 && writer->opts.advice) {
 		discard(scribe, page);
-	} else if (kind == 9) {
-		for (uint64_t i = 0; i < n_words; i++)
-			put(scribe, page, i);
 	} else if (kind > 3) {
-		for (uint64_t i = 0; i <= draw(scribe) % 3; i++)
-			put(scribe, page, draw(scribe) % n_words);
+		bool is_whole = kind == 9;
+		uint64_t n = is_whole ? n_words : 1 + draw(scribe) % 3;
+
+		touch(writer, page, TOUCHED_WRITTEN);
+		for (uint64_t i = 0; i < n; i++)
+			put(scribe, page, is_whole ? i : draw(scribe) % n_words);
 	}
 	atomic_fetch_add(&writer->board->n_written, 1);
 }
@@ -174,7 +190,7 @@ static void write_by_hand(struct scribe *scribe)
 
 		if (!choose(scribe, &page))
 			return;
-		atomic_store(&writer->touched[page], 1);
+		touch(writer, page, TOUCHED_READ);
 		if (writer_foreign(writer, page) == FOREIGN_NONE)
 			step(scribe, page);
 		else
@@ -194,7 +210,7 @@ static void write_by_guest(struct scribe *scribe)
 		uint64_t index = draw(scribe) % (writer->child.page_bytes / sizeof(uint64_t));
 		uint64_t value = draw(scribe) | 1;
 
-		atomic_store(&writer->touched[page], 1);
+		touch(writer, page, TOUCHED_WRITTEN);
 		stores[n] = (struct dirty_store){ KVM_MEMORY_AT + page * writer->child.page_bytes +
 							  index * sizeof(uint64_t),
 						  value };

@@ -32,6 +32,9 @@ struct writer_opts {
 	int advice;	   /* how its threads discard; 0: not at all */
 };
 
+/* What was done with a page last. */
+enum touched { TOUCHED_NEVER, TOUCHED_READ, TOUCHED_WRITTEN, TOUCHED_DISCARDED, TOUCHED_BEHIND };
+
 /* Shared by the guest, its pager and the test. Readable and writable. */
 struct writer_board {
 	sem_t grants, done;
@@ -48,7 +51,7 @@ struct writer {
 	struct writer_opts opts;
 	struct writer_board *board;
 	unsigned char *account;	   /* shared: what the memory holds */
-	_Atomic uint8_t *touched;  /* shared, by page: it may have been accessed */
+	_Atomic uint8_t *touched;  /* shared, by page: enum touched; before it is */
 	_Atomic uint8_t *accessed; /* shared, by page: it was */
 	uint64_t huge_bytes;	   /* of its memory, in huge pages, when it was handed over */
 };
