@@ -52,19 +52,25 @@ boot_and_save() {
 
 	say "saving it"
 	start=$(now_us)
-	ufdctl snapshot save --qmp "$SCRATCH/source.qmp" "$SCRATCH/snapshot" ||
+	ufdctl snapshot save --compress none --qmp "$SCRATCH/source.qmp" "$SCRATCH/snapshot" ||
 		fail "the guest could not be saved" "$SCRATCH/ufdd.log"
 	populated_bytes=$(jq .populated_bytes "$SCRATCH/snapshot/manifest.json")
 	echo "$((populated_bytes >> 20)) MiB in $(elapsed_ms "$start") ms; now it is killed"
 	guest_stop source
 	guest_console_close
+	# What the eager side copies; and damage in an image would be noticed before the guest reads it.
+	guest_plain_snapshot "$SCRATCH/snapshot" "$SCRATCH/plain" || fail "the memory could not be unpacked"
+	lazy_from=$SCRATCH/snapshot
+	if $is_corrupt; then
+		lazy_from=$SCRATCH/plain
+	fi
 }
 
 # Flip one bit in the middle of a stamped page, which begins with the run's nonce.
 corrupt() {
 	local offset
 
-	offset=$("$BUILD/tests/support/flip-byte" "$SCRATCH/snapshot/memory.raw" "$GUEST_NONCE") ||
+	offset=$("$BUILD/tests/support/flip-byte" "$SCRATCH/plain/memory.raw" "$GUEST_NONCE") ||
 		fail "no stamped page in the saved memory"
 	echo "Byte $offset of the saved memory is flipped now."
 }
@@ -99,7 +105,7 @@ restore_lazily() {
 	# The inner shell notes the time of the end; what it starts ends with it too.
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	process_start restore "$log" bash -c 'setpriv --pdeathsig KILL -- "$@"; r=$?
-		echo "${EPOCHREALTIME/./}" >"$0"; exit $r' "$SCRATCH/ended" "$BUILD/cli/ufdctl" restore "$SCRATCH/snapshot" \
+		echo "${EPOCHREALTIME/./}" >"$0"; exit $r' "$SCRATCH/ended" "$BUILD/cli/ufdctl" restore "$lazy_from" --clone \
 		--qmp "$SCRATCH/lazy.qmp" --name "$name" --wait
 	guest_expect lazy 'TICK *' 60 || fail "the guest does not tick" "$SCRATCH/restore.log"
 	lazy_ms+=("$(elapsed_ms "$start")")
@@ -119,7 +125,7 @@ restore_eagerly() {
 
 	guest_console eager
 	start=$(now_us)
-	cp --sparse=always "$SCRATCH/snapshot/memory.raw" "$SHARED/memory" || fail "the copy failed"
+	cp --sparse=always "$SCRATCH/plain/memory.raw" "$SHARED/memory" || fail "the copy failed"
 	guest_start eager "$SHARED/memory" -incoming defer
 	wait_for_socket eager "$SCRATCH/eager.qmp" 20 || fail "QEMU did not start" "$SCRATCH/eager.log"
 	"$BUILD/tests/support/load-snapshot" "$SCRATCH/snapshot" "$SCRATCH/eager.qmp" ||

@@ -129,6 +129,14 @@ guest_verify() {
 	return $status
 }
 
+# guest_plain_snapshot FROM TO: the same as the first release wrote it: memory.raw, without checksums.
+guest_plain_snapshot() {
+	mkdir "$2" && "$BUILD/cli/ufdctl" --quiet image convert --to raw "$1/memory.ufdi" "$2/memory.raw" &&
+		cp "$1/device.state" "$2" &&
+		jq '{format, version: 1, created_ns, machine, memory_bytes, populated_bytes, state_bytes,
+			memories: [.memories[] | . + {offset_bytes: 0}]}' "$1/manifest.json" >"$2/manifest.json"
+}
+
 # KVM if it really boots a guest within 5 seconds; nested or broken ones hang or end.
 guest_choose_accel() {
 	local line
