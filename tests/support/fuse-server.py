@@ -98,5 +98,6 @@ class Server:
                 return
 
 
-ctypes.CDLL(None).prctl(1, 9)
-Server(sys.argv[1], *map(int, sys.argv[2:])).run()
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(1, 9)
+    Server(sys.argv[1], *map(int, sys.argv[2:])).run()
