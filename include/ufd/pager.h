@@ -502,6 +502,12 @@ struct ufd_guest_stats {
 	uint64_t
 		frames_cached; /* of packed images: pieces taken from a frame that was unpacked before */
 	uint64_t frames_unpacked; /* frames unpacked */
+	/* of tracking (ufd/pager-dirty.h) */
+	uint64_t dirty_reads, dirty_scans; /* epochs taken, calls of PAGEMAP_SCAN */
+	uint64_t dirty_pages;		   /* that scans reported, through whichever mapping */
+	uint64_t dirty_uncertain_bytes;	   /* reported, and perhaps not written */
+	uint64_t dirty_unarmed_bytes;	   /* of those: the kernel does not track them (any more) */
+	uint64_t dirty_strange_writes;	   /* files that were written, nobody knows where */
 };
 
 /* Any thread. @stats->size must be set (UFD_OPTS()); a shorter, older struct is filled as far as it goes. */

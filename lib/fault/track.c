@@ -23,6 +23,7 @@ void track_unprotect_end(struct demand *demand)
 	if (!mapping)
 		return;
 	demand->unprotecting.mapping = NULL;
+	demand_note(demand, FLIGHT_WRITTEN, mapping->memory, pages.first, (int64_t)pages.count);
 	range = fill_range(mapping, pages);
 	outcome = uffd_write_protect(mapping->mapper->uffd, range, false);
 	if (outcome == UFFD_GONE)

@@ -91,6 +91,7 @@ const char *flight_kind_name(enum flight_kind kind)
 		[FLIGHT_GRADUATED] = "graduated",
 		[FLIGHT_MAPPER_GONE] = "process-ended",
 		[FLIGHT_HELD] = "held-back",
+		[FLIGHT_WRITTEN] = "written",
 	};
 
 	if (kind >= sizeof(names) / sizeof(names[0]) || !names[kind])

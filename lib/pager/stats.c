@@ -98,6 +98,12 @@ EXPORT int ufd_pager_guest_stats(struct ufd_pager_guest *paged, struct ufd_guest
 		stats.n_mappings += memory.n_mappings;
 	}
 	stats_of_sources(paged, &stats);
+	stats.dirty_reads = count_get(&paged->dirty.n_reads);
+	stats.dirty_scans = count_get(&paged->dirty.n_scans);
+	stats.dirty_pages = count_get(&paged->dirty.n_reported);
+	stats.dirty_uncertain_bytes = count_get(&paged->dirty.uncertain_bytes);
+	stats.dirty_unarmed_bytes = count_get(&paged->dirty.unarmed_bytes);
+	stats.dirty_strange_writes = count_get(&paged->dirty.n_strange);
 	stats.is_complete = stats.n_memories && stats.absent_bytes == 0;
 	stats.is_graduated = atomic_load(&paged->is_graduated);
 	stats.is_ended = atomic_load(&paged->is_ended);
