@@ -18,9 +18,9 @@ static unsigned char before[N_PAGES * PAGE], after[N_PAGES * PAGE];
 
 static const char *path_of(const char *name)
 {
-	static char paths[4][4096];
+	static char paths[8][4096];
 	static unsigned int next;
-	char *path = paths[next++ % 4];
+	char *path = paths[next++ % 8];
 
 	snprintf(path, sizeof(paths[0]), "%s/tests/compat/%s", getenv("SOURCE_ROOT"), name);
 	return path;
