@@ -39,7 +39,7 @@ enum flight_kind {
 	FLIGHT_GRADUATED,
 	FLIGHT_MAPPER_GONE, /* value: pid */
 	FLIGHT_HELD,	    /* filling is held back: a memory limit is near; value: MiB left */
-	FLIGHT_WRITTEN,	    /* protected pages are written, as a tracker wants to know; value: how many */
+	FLIGHT_WRITTEN, /* protected pages are written, as a tracker wants to know; value: how many */
 };
 
 /* Readable. Unpacked. */

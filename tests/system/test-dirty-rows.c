@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -492,7 +491,7 @@ START_TEST(a_byte_in_a_transparent_huge_page_is_one_page)
 }
 END_TEST
 
-/* ---- announced, and refused ---- */
+/* ---- announced ---- */
 
 START_TEST(a_write_that_is_announced_is_that_page)
 {
@@ -515,75 +514,6 @@ START_TEST(a_write_that_is_announced_is_that_page)
 	dirty_expect(&fixture, "a", (uint64_t[]){}, 0);
 	ufd_pager_dispatch(fixture.pager);
 	ck_assert_uint_eq(fixture.n_events[UFD_EVENT_FOREIGN_WRITE], 0);
-	dirty_end(&fixture);
-}
-END_TEST
-
-START_TEST(a_file_that_others_may_write_is_refused)
-{
-	struct dirty_fixture fixture;
-	const struct dirty_row row = { "private file, not sealed", CHILD_PRIVATE, UFD_TRACK_SCAN };
-
-	dirty_prepare_unsealed(&fixture, &row, DIRTY_PAGES);
-	ck_assert_int_eq(ufd_pager_guest_start(fixture.guest), 0);
-	ck_assert_int_eq(ufd_pager_guest_dirty_start(fixture.guest, "a"), -EOPNOTSUPP);
-	ck_assert_ptr_nonnull(strstr(ufd_pager_guest_dirty_refusal(fixture.guest), "seal"));
-	ck_assert_ptr_nonnull(strstr(ufd_pager_guest_dirty_refusal(fixture.guest), "ram"));
-	/* read-only to everybody will do */
-	ck_assert_int_eq(fchmod(fixture.child.memfd, 0444), 0);
-	dirty_start(&fixture, "a");
-	ck_assert_str_eq(ufd_pager_guest_dirty_refusal(fixture.guest), "");
-	dirty_end(&fixture);
-}
-END_TEST
-
-static const struct {
-	const char *what;
-	uint64_t hidden; /* features that this kernel does not have */
-	uint32_t track, child;
-	const char *refusal; /* NULL: it works */
-} kernels[] = {
-	{ "all of them", 0, UFD_TRACK_SCAN, UFD_TRACK_SCAN, NULL },
-	{ "no WP_ASYNC, and scan is wanted", UFFD_FEATURE_WP_ASYNC, UFD_TRACK_SCAN, UFD_TRACK_SCAN,
-	  "Linux 6.7" },
-	{ "no WP_ASYNC, and wp is wanted", UFFD_FEATURE_WP_ASYNC, UFD_TRACK_WP, UFD_TRACK_WP,
-	  NULL },
-	{ "no WP_ASYNC and no WP_UNPOPULATED (Linux 6.1)",
-	  UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED, UFD_TRACK_WP, UFD_TRACK_WP, NULL },
-	{ "no write-protection of shared memory", UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFD_TRACK_SCAN,
-	  UFD_TRACK_SCAN, "shared memory" },
-	{ "no write-protection", UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFD_TRACK_WP, UFD_TRACK_WP,
-	  "write-protect pages" },
-	{ "made for wp, attached with scan", 0, UFD_TRACK_SCAN, UFD_TRACK_WP,
-	  "made for the tracker wp" },
-	{ "made for scan, attached with wp", 0, UFD_TRACK_WP, UFD_TRACK_SCAN,
-	  "made for the tracker scan" },
-};
-
-START_TEST(what_a_kernel_cannot_do_is_refused_by_name)
-{
-	const struct dirty_row row = { kernels[_i].what, CHILD_SHMEM, kernels[_i].track };
-	struct dirty_fixture fixture;
-	char mask[32];
-
-	snprintf(mask, sizeof(mask), "%llx", (unsigned long long)~kernels[_i].hidden);
-	ck_assert_int_eq(setenv("UFFD_FEATURES_MASK", mask, 1), 0);
-	dirty_prepare_child(&fixture, &row, DIRTY_PAGES, kernels[_i].child == UFD_TRACK_WP);
-	ck_assert_int_eq(ufd_pager_guest_start(fixture.guest), 0);
-	ck_assert_uint_eq(child_peek(&fixture.child, 1), child_word(1, 0));
-	if (kernels[_i].refusal) {
-		ck_assert_int_eq(ufd_pager_guest_dirty_start(fixture.guest, "a"), -EOPNOTSUPP);
-		ck_assert_msg(strstr(ufd_pager_guest_dirty_refusal(fixture.guest),
-				     kernels[_i].refusal) != NULL,
-			      "%s: %s", kernels[_i].what,
-			      ufd_pager_guest_dirty_refusal(fixture.guest));
-	} else {
-		dirty_start(&fixture, "a");
-		child_poke(&fixture.child, 1, 1);
-		ck_assert_uint_eq(child_peek(&fixture.child, 2), child_word(2, 0));
-		dirty_expect(&fixture, "a", (uint64_t[]){ 1 }, 1);
-	}
-	child_poke(&fixture.child, 1, 2);
 	dirty_end(&fixture);
 }
 END_TEST
