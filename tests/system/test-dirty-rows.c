@@ -527,8 +527,6 @@ int main(void)
 			UNIT_TABLE(each_way_to_write_a_page_is_known, all_rows),
 			UNIT_TABLE(a_byte_in_a_transparent_huge_page_is_one_page, dirty_rows),
 			UNIT_TABLE(a_write_that_is_announced_is_that_page, dirty_rows),
-			UNIT(a_file_that_others_may_write_is_refused),
-			UNIT_TABLE(what_a_kernel_cannot_do_is_refused_by_name, kernels),
 			{},
 		});
 }
