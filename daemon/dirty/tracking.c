@@ -236,12 +236,7 @@ int tracking_arrive(struct registration *registration, const char *consumer,
 	paging->consumer = NULL;
 	if (r < 0 || !is_later)
 		return r;
-	r = tracking_start(registration, &opts, &started, refusal);
-	if (r < 0) {
-		paging->is_to_be_left = paging_may_run_already(paging);
-		paging_take_down(paging);
-	}
-	return r;
+	return tracking_start(registration, &opts, &started, refusal);
 }
 
 /* ---- read ---- */

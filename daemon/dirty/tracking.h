@@ -53,7 +53,7 @@ void tracking_started_done(struct tracking_started *started);
 /*
  * Bring a guest with a consumer: @arrive attaches it, with paging.consumer set if the engine can begin before the
  * first fill. What ran before (settings.populated=keep) may have pages pinned, so that it is started as any other,
- * when it serves; if that fails the guest is taken down again. @consumer NULL: nobody.
+ * when it serves; if that fails the guest is the caller's to take down. @consumer NULL: nobody.
  */
 int tracking_arrive(struct registration *registration, const char *consumer,
 		    const struct arrival_rights *rights,
