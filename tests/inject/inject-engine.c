@@ -22,6 +22,7 @@
 #include "inject/vmm.h"
 #include "kernel/features.h"
 #include "support/hugepages.h"
+#include "ufd/pager-dirty.h"
 #include "ufd/pager.h"
 
 #define SOON_NS	   (400 * NSEC_PER_MSEC) /* longer: it counts as stalled, and is handed over */
@@ -146,6 +147,28 @@ static int never_read(void *userdata, uint64_t offset, void *buffer, uint64_t le
 	return -EIO;
 }
 
+/* A packed layer over its parent, and files of other formats. */
+static int make_images(struct play *play)
+{
+	static const char *const kinds[] = {
+		"image:%s/tests/compat/image-1/layer.ufdi",
+		"firecracker:%s/tests/compat/firecracker-1/memory",
+		"cloud-hypervisor:%s/tests/compat/cloud-hypervisor-1"
+	};
+	struct ufd_source *source;
+	const char *error;
+	char spec[4096];
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		snprintf(spec, sizeof(spec), kinds[i], getenv("SOURCE_ROOT"));
+		r = CALL(play, ufd_source_open(&source, spec, -1, &error), 0);
+		if (r == 0)
+			ufd_source_unref(source);
+	}
+	return r;
+}
+
 /* Those that no memory here is filled from. */
 static int make_other_sources(struct play *play)
 {
@@ -161,7 +184,7 @@ static int make_other_sources(struct play *play)
 	r = CALL(play, ufd_source_new(&callback, &ops, NULL), 0);
 	if (r == 0)
 		ufd_source_unref(callback);
-	return r;
+	return r == 0 ? make_images(play) : r;
 }
 
 static int make_engine(struct play *play)
@@ -255,6 +278,63 @@ static void adopt(struct play *play)
 	rounds_fail("cannot be adopted, though nothing fails any more");
 }
 
+/* ---- what it writes ---- */
+
+static void track(struct play *play, const char *consumer)
+{
+	int r = -EAGAIN;
+
+	for (unsigned int i = 0; r < 0 && i < N_TRIES; i++)
+		r = CALL(play, ufd_pager_guest_dirty_start(play->guest, consumer), EOPNOTSUPP,
+			 ESRCH);
+	if (r < 0)
+		rounds_fail("cannot be tracked, though nothing fails any more (%s)",
+			    ufd_pager_guest_dirty_refusal(play->guest));
+}
+
+static void expect_written(struct play *play, const char *consumer, unsigned int memory,
+			   uint64_t page)
+{
+	uint64_t word = 0;
+
+	if (LOUD(ufd_pager_guest_dirty_bitmap(play->guest, consumer, play->ids[memory], page, &word,
+					      1)) < 0 ||
+	    !(word & 1))
+		rounds_fail("page %llu of memory %u was written, and is not told",
+			    (unsigned long long)page, memory);
+}
+
+/* However often it fails, it loses nothing. */
+static void read_written(struct play *play, const char *consumer)
+{
+	UFD_OPTS(ufd_dirty_epoch, epoch);
+	int r = -EAGAIN;
+
+	for (unsigned int i = 0; r < 0 && i < N_TRIES; i++)
+		r = CALL(play,
+			 ufd_pager_guest_dirty_read(play->guest, consumer, UFD_DIRTY_LAST, &epoch),
+			 ESRCH);
+	if (r < 0)
+		rounds_fail("what was written cannot be read, though nothing fails any more");
+	expect_written(play, consumer, VMM_SHMEM, 30);
+	expect_written(play, consumer, VMM_ANON, 21);
+}
+
+static void untrack(struct play *play, const char *consumer)
+{
+	UFD_OPTS(ufd_consumer_info, info);
+
+	(void)LOUD(ufd_pager_consumer_info(play->guest, 0, &info));
+	if (CALL(play, ufd_pager_guest_dirty_stop(play->guest, consumer), 0) < 0)
+		rounds_fail("cannot be stopped");
+}
+
+static bool write_tracked(struct play *play, unsigned char value)
+{
+	return vmm_order(&play->vmm, VMM_WRITE, VMM_SHMEM, 30, 1, value, SOON_NS) &&
+	       vmm_order(&play->vmm, VMM_WRITE, VMM_ANON, 21, 1, value, SOON_NS);
+}
+
 /* ---- what happens to the guest; false: it has stalled ---- */
 
 static bool serve(struct play *play)
@@ -322,6 +402,23 @@ static void rescue(struct play *play)
 		rounds_fail("what the guest waits for does not come from the successor either");
 }
 
+/* Twice, and once across a change of engines. */
+static void play_tracked(struct play *play)
+{
+	if (!write_tracked(play, 5))
+		rescue(play);
+	read_written(play, "first");
+	track(play, "second");
+	if (!write_tracked(play, 6))
+		rescue(play);
+	leave(play);
+	adopt(play);
+	read_written(play, "first");
+	read_written(play, "second");
+	untrack(play, "first");
+	untrack(play, "second");
+}
+
 static void finish(struct play *play)
 {
 	int r = CALL(play, ufd_pager_guest_finish(play->guest, SOON_NS), ETIMEDOUT, ESRCH);
@@ -354,14 +451,18 @@ static void play_all(struct board *board, const struct board_plan *plan, const c
 	struct play play = { .plan = plan, .ledger = -EBADF, .folder = folder };
 
 	vmm_start(&play.vmm, hugepages_are_reserved());
+	/* a private mapping is tracked only if nobody writes into its file */
+	(void)fcntl(play.vmm.memories[VMM_PRIVATE].memfd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
 	for (unsigned int i = 0; i < VMM_MEMORIES; i++)
 		play.ids[i] = UINT32_MAX;
 	board_arm(board, plan);
 	build(&play);
-	if (!serve(&play) || !plug(&play))
+	if (!serve(&play))
 		rescue(&play);
-	leave(&play);
-	adopt(&play);
+	track(&play, "first");
+	if (!plug(&play))
+		rescue(&play);
+	play_tracked(&play);
 	if (!vmm_wait(&play.vmm, SOON_NS) ||
 	    !vmm_order(&play.vmm, VMM_DISCARD, VMM_ANON, 8, 2, 0, SOON_NS) ||
 	    !vmm_order(&play.vmm, VMM_CHECK, VMM_ANON, 0, 24, 0, SOON_NS) ||
@@ -400,13 +501,15 @@ static const char *const unless[] = {
 	/* once a process, before a run begins */
 	"probe", "uffd_open", "uffd_handshake", "backing_create",
 	/* of pages that others touch, of policy poison, of block devices: system tests and the model */
-	"backing_find_data", "backing_write", "uffd_poison", "uffd_write_protect", "identify",
+	"backing_find_data", "backing_write", "uffd_poison", "source_identify",
 	/* of sources that nobody can make again, and memories that are gone */
 	"source_new_gone", "memory_new_forgotten",
+	/* of images that are written, or named by ufdctl */
+	"image_encoder_new", "image_spec_pass",
 	/* of files on file systems that hang */
 	"closing_close",
-	/* of trackers */
-	"pagemap_scan", NULL
+	/* of pages that are saved before they are written: system tests */
+	"before_write_new", "proc_memory_open", "proc_memory_peek", "backing_read", NULL
 };
 
 int main(int argc, char **argv)
