@@ -10,6 +10,7 @@ Says READY, then takes a command a line and answers each with one line:
     close         and close it again
     mute COMMAND  this one is neither obeyed nor answered from now on (`greeting`: nobody is greeted)
     speak         all are again, also what was asked meanwhile, as long as who asked is there to hear the answer
+    asked         the command that is muted and was asked for
     log           commands that the monitor got since the last time, and whether the guest runs
 """
 import ctypes
@@ -32,6 +33,7 @@ class Monitor:
         self.status = "running"
         self.muted = set()
         self.seen = []
+        self.asked = ""
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -63,7 +65,9 @@ class Monitor:
                 self.obey(client, call["execute"], call.get("id"))
 
     def obey(self, client, command, number):
+        self.asked = command
         self.wait(command)
+        self.asked = ""
         with self.lock:
             if command in ("stop", "cont"):
                 self.seen.append(command)
@@ -117,6 +121,8 @@ def main():
             monitor.mute(words[0])
         elif verb == "speak":
             monitor.mute(None)
+        elif verb == "asked":
+            answer = monitor.asked
         elif verb == "log":
             answer = monitor.log()
         print(answer, flush=True)
