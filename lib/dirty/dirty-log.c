@@ -94,14 +94,26 @@ void dirty_log_arm(struct dirty_log *log, uint32_t slot)
 			dirty_maps_arm(&log->guest->memories[i]->dirty, slot);
 }
 
-void dirty_log_begin(struct dirty_log *log, uint32_t slot, uint64_t now_ns)
+int dirty_log_begin(struct dirty_log *log, uint32_t slot, uint64_t now_ns)
 {
 	struct consumer *consumer = &log->consumers[slot];
+	int r = 0;
 
+	for (uint32_t i = 0; r == 0 && i < log->guest->n_memories; i++) {
+		struct memory *memory = log->guest->memories[i];
+		uint64_t n_pages = 0;
+
+		if (memory->dirty.maps[slot].pending)
+			r = discards_begin(log->guest->view, memory, slot, &n_pages);
+		consumer->pending_uncertain_bytes += n_pages * memory->page_bytes;
+	}
+	if (r < 0)
+		return r;
 	consumer->stage = CONSUMER_STARTED;
 	consumer->begun_ns = now_ns;
 	consumer->taken_ns = now_ns;
 	(void)put_consumer(log, slot); /* as long as it was */
+	return 0;
 }
 
 void dirty_log_disarm(struct dirty_log *log, uint32_t slot)
@@ -374,6 +386,31 @@ void dirty_log_take_back(struct dirty_log *log, uint32_t slot)
 	(void)put_consumer(log, slot); /* as long as it was */
 }
 
+/*
+ * Pages that a scan met while they were being filled, and that are not there yet: nobody can have written
+ * them, and who copied them now would have something else. They are told when they are there.
+ */
+static void defer_unfilled(struct memory *memory, uint32_t slot, uint64_t *kept_bytes)
+{
+	const struct dirty_map *map = &memory->dirty.maps[slot];
+	struct page_range left = { 0, memory_n_pages(memory) }, run;
+
+	/* pairs with the release of who fills */
+	if (atomic_load_explicit(&memory->n_absent, memory_order_acquire) == 0)
+		return;
+	for (; dirty_map_find(map->unacked, left, &run);
+	     left.count -= run.first + run.count - left.first, left.first = run.first + run.count)
+		for (uint64_t page = run.first; page < run.first + run.count; page++) {
+			enum page_state state = page_states_get(&memory->states, page);
+
+			if (state == PAGE_PRESENT || state == PAGE_REMOVED)
+				continue;
+			dirty_map_set(map->pending, (struct page_range){ page, 1 });
+			dirty_map_unset(map->unacked, (struct page_range){ page, 1 });
+			*kept_bytes += memory->page_bytes;
+		}
+}
+
 static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *memory,
 			 uint64_t *kept_bytes)
 {
@@ -401,16 +438,22 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		if (!map->pending)
 			continue;
 		dirty_map_move(map->pending, map->unacked, memory_n_pages(memory));
-		dirty_bytes += dirty_map_count(map->unacked, memory_n_pages(memory)) *
-			       memory->page_bytes;
 	}
 	if (log->settle)
 		log->settle(log->userdata);
 	/* what was taken is protected again before anybody is told of it */
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
-	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++)
-		if (guest->memories[i]->dirty.maps[slot].pending)
-			r = keep_discards(log, slot, guest->memories[i], &kept_bytes);
+	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++) {
+		struct memory *memory = guest->memories[i];
+
+		if (!memory->dirty.maps[slot].pending)
+			continue;
+		defer_unfilled(memory, slot, &kept_bytes);
+		r = keep_discards(log, slot, memory, &kept_bytes);
+		dirty_bytes += dirty_map_count(memory->dirty.maps[slot].unacked,
+					       memory_n_pages(memory)) *
+			       memory->page_bytes;
+	}
 	if (r < 0) {
 		dirty_log_take_back(log, slot);
 		return r;

@@ -108,8 +108,8 @@ int dirty_log_add(struct dirty_log *log, const char *name, uint32_t *ret_slot);
 /* From now on what is written is marked for it: fills are protected, if they were not. */
 void dirty_log_arm(struct dirty_log *log, uint32_t slot);
 
-/* Everything is protected: the baseline. */
-void dirty_log_begin(struct dirty_log *log, uint32_t slot, uint64_t now_ns);
+/* Everything is protected: the baseline. Return: 0, -EACCES (pagemap), -errno. */
+int dirty_log_begin(struct dirty_log *log, uint32_t slot, uint64_t now_ns);
 
 /* Nothing is marked for it any more; but others may be doing so right now. It is stopping. */
 void dirty_log_disarm(struct dirty_log *log, uint32_t slot);

@@ -124,3 +124,13 @@ int discards_keep(const struct guest_view *view, struct memory *memory, uint32_t
 	*ret_n_pages = remains.n_pages;
 	return r;
 }
+
+int discards_begin(const struct guest_view *view, struct memory *memory, uint32_t slot,
+		   uint64_t *ret_n_pages)
+{
+	struct remains remains = { .memory = memory, .pending = memory->dirty.maps[slot].pending };
+	int r = keep_run(&remains, view, (struct page_range){ 0, memory_n_pages(memory) });
+
+	*ret_n_pages = remains.n_pages;
+	return r;
+}

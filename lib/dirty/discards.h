@@ -15,3 +15,7 @@ struct memory;
  */
 int discards_keep(const struct guest_view *view, struct memory *memory, uint32_t slot,
 		  uint64_t *ret_n_pages);
+
+/* The same for a consumer who begins: what he copies may go after that, and the word of it came before. */
+int discards_begin(const struct guest_view *view, struct memory *memory, uint32_t slot,
+		   uint64_t *ret_n_pages);

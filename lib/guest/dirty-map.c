@@ -28,6 +28,15 @@ void dirty_map_set(_Atomic uint64_t *words, struct page_range pages)
 					 memory_order_release);
 }
 
+void dirty_map_unset(_Atomic uint64_t *words, struct page_range pages)
+{
+	uint64_t end = pages.first + pages.count;
+
+	for (uint64_t page = pages.first; page < end; page = next_word_page(page))
+		atomic_fetch_and_explicit(&words[page / 64], ~bits_of(page, end),
+					  memory_order_release);
+}
+
 /* The first page of [@page, @end) whose bit is @is_set; @end if there is none. */
 static uint64_t scan(const _Atomic uint64_t *words, uint64_t page, uint64_t end, bool is_set)
 {

@@ -52,6 +52,9 @@ static inline uint64_t dirty_map_bytes(uint64_t n_pages)
 /* Release: whoever sees the bits sees what was stored before. */
 void dirty_map_set(_Atomic uint64_t *words, struct page_range pages);
 
+/* The same, cleared. */
+void dirty_map_unset(_Atomic uint64_t *words, struct page_range pages);
+
 /* The first run of set bits within @pages. Return: false if there is none. */
 bool dirty_map_find(const _Atomic uint64_t *words, struct page_range pages,
 		    struct page_range *ret_run);

@@ -126,6 +126,26 @@ static int check_memory(struct ufd_pager_guest *paged, const struct memory *memo
 	return 0;
 }
 
+/*
+ * MADV_DONTNEED of a shared mapping takes a huge page out of the page tables, and with it that it was
+ * written: PAGEMAP_SCAN does not report huge pages that nobody has mapped. We must hear of it.
+ */
+static int check_discards(struct ufd_pager_guest *paged, const struct mapper *mapper)
+{
+	if (paged->opts.track != UFD_TRACK_SCAN || mapper->features & UFFD_FEATURE_EVENT_REMOVE)
+		return 0;
+	for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
+		const struct memory *memory = paged->guest->memories[i];
+
+		if (!memory->is_forgotten && memory->kind == BACKING_HUGETLB)
+			return refuse(paged,
+				      "the userfaultfd of process %d does not tell of discards, "
+				      "which hide writes of the huge pages of memory `%s`",
+				      mapper->pid, memory->name);
+	}
+	return 0;
+}
+
 static int check_all(struct ufd_pager_guest *paged)
 {
 	struct guest *guest = paged->guest;
@@ -137,6 +157,8 @@ static int check_all(struct ufd_pager_guest *paged)
 			continue;
 		n_living++;
 		r = check_mapper(paged, &guest->mappers[i]);
+		if (r == 0)
+			r = check_discards(paged, &guest->mappers[i]);
 	}
 	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++)
 		if (!guest->memories[i]->is_forgotten)
@@ -370,13 +392,14 @@ static int start_consumer(struct ufd_pager_guest *paged, const char *name)
 	if (r < 0)
 		return r;
 	r = is_first ? start_first(paged, slot) : start_another(paged, slot);
+	if (r == 0)
+		r = dirty_log_begin(&paged->dirty, slot, clock_now_ns());
 	if (r) {
 		stop_consumer(paged, slot);
 		if (is_first && atomic_load(&paged->is_graduated))
 			unregister_all(paged);
 		return r == DIRTY_GONE ? -ESRCH : r;
 	}
-	dirty_log_begin(&paged->dirty, slot, clock_now_ns());
 	return 0;
 }
 
