@@ -313,7 +313,7 @@ static void read_written(struct play *play, const char *consumer)
 	for (unsigned int i = 0; r < 0 && i < N_TRIES; i++)
 		r = CALL(play,
 			 ufd_pager_guest_dirty_read(play->guest, consumer, UFD_DIRTY_LAST, &epoch),
-			 ESRCH);
+			 ESRCH, EIO, EOPNOTSUPP);
 	if (r < 0)
 		rounds_fail("what was written cannot be read, though nothing fails any more");
 	expect_written(play, consumer, VMM_SHMEM, 30);
