@@ -18,6 +18,8 @@
 #include "registry.h"
 #include "store/record.h"
 
+#define FILL_TIMEOUT_NS (60 * NSEC_PER_SEC)
+
 static const char *const quiesce_words[] = { "auto", "always", "never" };
 #define N_QUIESCE (sizeof(quiesce_words) / sizeof(quiesce_words[0]))
 
@@ -181,6 +183,40 @@ static int fill_record(struct registration *registration, const struct tracking_
 	return 0;
 }
 
+static bool may_be_mapped_before(struct paging *paging)
+{
+	bool has_backing = false;
+
+	paging_lock(paging);
+	for (size_t i = 0; i < paging->n_memories; i++)
+		has_backing |= strcmp(paging->memories[i].source, "backing") == 0;
+	paging_unlock(paging);
+	return has_backing && paging->settings.populated == UFD_POPULATED_KEEP;
+}
+
+/*
+ * The engine takes it that nobody writes to a page that it has not put there. But who ran before he was
+ * attached may have mapped bytes that are in the memory's own file, and writes to them without a fault. So all of
+ * these are put there first; nothing is fetched for that.
+ */
+static int fill_mapped(struct registration *registration, struct refusal *refusal)
+{
+	struct paging *paging = &registration->paging;
+	int r;
+
+	if (!may_be_mapped_before(paging))
+		return 0;
+	r = paging_finish(paging, clock_now_ns() + FILL_TIMEOUT_NS, NULL);
+	if (r == -ESRCH)
+		return dirty_refuse_engine(registration, "", 0, r, refusal);
+	return r < 0 ? refusal_set_errno(
+			       refusal, r,
+			       "guest `%s` cannot be completed, which must be before what "
+			       "it writes is tracked: %s",
+			       paging->name, strerror(-r))
+		     : 0;
+}
+
 int tracking_start(struct registration *registration, const struct tracking_opts *opts,
 		   struct tracking_started *ret, struct refusal *refusal)
 {
@@ -199,6 +235,8 @@ int tracking_start(struct registration *registration, const struct tracking_opts
 	pthread_mutex_lock(&registration->dirty_lock);
 	if (opts->has_all_mappers)
 		r = mappers_attach(registration, &opts->rights, refusal);
+	if (r == 0)
+		r = fill_mapped(registration, refusal);
 	if (r == 0)
 		r = moment_begin(&moment, refusal);
 	if (r == 0) {

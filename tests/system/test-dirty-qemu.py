@@ -173,7 +173,7 @@ def run_in(folder):
     qemu, daemon = Qemu(folder, disk), Daemon(folder)
     try:
         check("a PC boots from the disk", qemu.boots(), qemu.process.poll())
-        run = daemon.ctl("guest", "attach", "g", "--qmp", qemu.monitor, "--source", "zero",
+        run = daemon.ctl("guest", "attach", "g", "--qmp", qemu.monitor, "--source", "backing",
                          "--populated", "keep")
         check("and is attached by its monitor", run.returncode == 0, run.stderr)
         before = qemu.number_at(0x10000)

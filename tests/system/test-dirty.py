@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """io.ufd.dirty and `ufdctl dirty` on real guests, across deaths of ufdd. TAP on stdout.
 
-Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py [, only these of pauses, no_monitor, monitor_of_the_start, others,
-tool]. The guests know which pages they wrote. Every process is ended by its pid.
+Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py [, only these of pauses, no_monitor, monitor_of_the_start,
+mapped_before, others, tool]. The guests know which pages they wrote. Every process is ended by its pid.
 """
 import fcntl
 import json
@@ -327,6 +327,20 @@ def monitor_of_the_start(world):
     stranger.end()
 
 
+def mapped_before(world):
+    """What a process has mapped before it was attached, it writes without a fault, absent or not."""
+    vmm = Process(VMM, "--no-client", "--mib", str(MIB))
+    vmm.write(*range(1000))
+    world.call("io.ufd.guest.AttachProcess", name="b", pid=vmm.pid, source="backing",
+               settings={"populated": "keep", "background": False})
+    reply = world.dirty("Start", "b")
+    vmm.write(5, 600, 1500)
+    reply, pages = world.read("b")
+    check("pages that were mapped before the guest was attached are told", pages == {5, 600, 1500},
+          (reply, pages))
+    vmm.end()
+
+
 # ---- others --------------------------------------------------------------------------------------------
 
 
@@ -456,6 +470,7 @@ def main():
         pauses(world)
         no_monitor(world)
         monitor_of_the_start(world)
+        mapped_before(world)
         others(world)
     else:
         skip("guests that are attached by pid", "needs the right to trace")
