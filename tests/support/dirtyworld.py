@@ -47,7 +47,8 @@ def wait_until(condition, seconds=30):
 class World:
     """A folder on a tmpfs and a daemon that keeps its state there."""
 
-    def __init__(self):
+    def __init__(self, **environment):
+        self.environment = {**os.environ, **environment}
         self.folder = tempfile.mkdtemp(prefix="ufd-dirty-", dir="/dev/shm")
         folders.append(self.folder)
         self.socket, self.state, self.log = (os.path.join(self.folder, name)
@@ -58,7 +59,8 @@ class World:
     def start(self):
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen([UFDD, "--socket", self.socket, "--state-dir", self.state],
-                                           stderr=log, stdout=log, preexec_fn=die_with_parent)
+                                           stderr=log, stdout=log, preexec_fn=die_with_parent,
+                                           env=self.environment)
         running.append(self.daemon)
         if not wait_until(lambda: self.answers() or self.daemon.poll() is not None):
             raise TimeoutError("ufdd does not listen")

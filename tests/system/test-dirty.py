@@ -3,7 +3,7 @@
 """io.ufd.dirty and `ufdctl dirty` on real guests, across deaths of ufdd. TAP on stdout.
 
 Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py [, only these of pauses, no_monitor, monitor_of_the_start,
-mapped_before, others, tool]. The guests know which pages they wrote. Every process is ended by its pid.
+mapped_before, strangers, others, tool]. The guests know which pages they wrote. Every process is ended by its pid.
 """
 import fcntl
 import json
@@ -341,6 +341,49 @@ def mapped_before(world):
     vmm.end()
 
 
+def older_kernel():
+    """Without asynchronous write-protection (before Linux 6.7), and somebody who did not choose."""
+    world = World(UFFD_FEATURES_MASK="17fff")
+    vmm = Process(VMM, "--no-client", "--mib", str(MIB))
+    vmm.write(*range(16))
+    reply = world.call("io.ufd.guest.AttachProcess", name="k", pid=vmm.pid, source="zero",
+                       settings={"populated": "keep"})
+    check("an attach without a choice is settings.track=auto",
+          world.call("io.ufd.guest.Show", name="k")["parameters"]["settings"]["track"] == "auto", reply)
+    reply = world.dirty("Start", "k")
+    check("which is wp where the userfaultfd cannot do better",
+          reply.get("parameters", {}).get("tracker") == "wp" and "6.7" in reply["parameters"]["reason"], reply)
+    vmm.write(4, 5)
+    check("and told all the same", world.read("k")[1] == {4, 5})
+    vmm.end()
+    world.end()
+
+
+STRANGER = """
+import json, os, socket, sys
+os.setgid(65534)
+os.setuid(65534)
+for method in sys.argv[2:]:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(sys.argv[1])
+    client.sendall(json.dumps({"method": method, "parameters": {"name": "x"}}).encode() + b"\\0")
+    print(json.loads(client.recv(65536)[:-1]).get("error", "none"))
+"""
+
+
+def strangers(world):
+    """Somebody else's guest can be listed, no more."""
+    vmm = client_vmm(world, name="x")
+    os.chmod(world.folder, 0o755)
+    os.chmod(world.socket, 0o666)
+    methods = [f"io.ufd.dirty.{name}" for name in ("Start", "Read", "Stop", "List")]
+    run = subprocess.run([sys.executable, "-c", STRANGER, world.socket, *methods], capture_output=True,
+                         text=True, timeout=30, check=False)
+    denied = "org.varlink.service.PermissionDenied"
+    check("strangers look at who reads, and do nothing", run.stdout.split() == [denied] * 3 + ["none"], run)
+    vmm.end()
+
+
 # ---- others --------------------------------------------------------------------------------------------
 
 
@@ -466,11 +509,14 @@ def main():
         deaths(track)
     world = World()
     tool(world)
+    if os.geteuid() == 0:
+        strangers(world)
     if can_attach(world):
         pauses(world)
         no_monitor(world)
         monitor_of_the_start(world)
         mapped_before(world)
+        older_kernel()
         others(world)
     else:
         skip("guests that are attached by pid", "needs the right to trace")
