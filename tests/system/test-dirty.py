@@ -182,6 +182,11 @@ def deaths(track):
     epoch, last = world.read(acknowledge=turns + 1)
     check("a read that was killed loses nothing", {1, 2} <= last
           and epoch["epoch"] in (turns + 2, turns + 3), (epoch, last))
+    vmm.write(30)
+    world.daemon.terminate()
+    world.daemon.wait(30)
+    world.start()
+    check("nor does an orderly stop", world.read()[1] == {30})
     vmm.end()
     world.end()
 
