@@ -110,6 +110,8 @@ int dirty_log_adopt(struct dirty_log *log)
 	for (uint32_t i = 0; i < log->guest->n_memories; i++) {
 		int r = adopt_look(log, i);
 
+		log->settled_discards[i] = UINT64_MAX; /* a former process was told of some */
+
 		if (r)
 			return r;
 	}

@@ -411,12 +411,19 @@ static void defer_unfilled(struct memory *memory, uint32_t slot, uint64_t *kept_
 		}
 }
 
+/* @n_discarded: of the memory, before the maps were taken. */
 static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *memory,
-			 uint64_t *kept_bytes)
+			 uint64_t n_discarded, uint64_t *kept_bytes)
 {
 	uint64_t n_pages = 0;
-	int r = discards_keep(log->guest->view, memory, slot, &n_pages);
+	int r;
 
+	/* all that was told until then was seen to have happened */
+	if (log->settled_discards[memory->id] == n_discarded)
+		return 0;
+	r = discards_keep(log->guest->view, memory, slot, &n_pages);
+	if (r == 0 && n_pages == 0)
+		log->settled_discards[memory->id] = n_discarded;
 	*kept_bytes += n_pages * memory->page_bytes;
 	return r;
 }
@@ -425,7 +432,7 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 {
 	struct consumer *consumer = &log->consumers[slot];
 	struct guest *guest = log->guest;
-	uint64_t dirty_bytes = 0, kept_bytes = 0;
+	uint64_t n_discarded[MAX_MEMORIES] = {}, dirty_bytes = 0, kept_bytes = 0;
 	int r;
 
 	consumer->stage = CONSUMER_READING;
@@ -437,11 +444,12 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 
 		if (!map->pending)
 			continue;
+		n_discarded[i] = atomic_load_explicit(&memory->n_discarded, memory_order_acquire);
 		dirty_map_move(map->pending, map->unacked, memory_n_pages(memory));
 	}
-	if (log->settle)
-		log->settle(log->userdata);
 	/* what was taken is protected again before anybody is told of it */
+	if (log->tracker->protect_again && log->settle)
+		log->settle(log->userdata);
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
 	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++) {
 		struct memory *memory = guest->memories[i];
@@ -449,7 +457,7 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		if (!memory->dirty.maps[slot].pending)
 			continue;
 		defer_unfilled(memory, slot, &kept_bytes);
-		r = keep_discards(log, slot, memory, &kept_bytes);
+		r = keep_discards(log, slot, memory, n_discarded[i], &kept_bytes);
 		dirty_bytes += dirty_map_count(memory->dirty.maps[slot].unacked,
 					       memory_n_pages(memory)) *
 			       memory->page_bytes;

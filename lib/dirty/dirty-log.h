@@ -65,6 +65,8 @@ struct dirty_log {
 	const struct tracker *tracker;
 	struct consumer consumers[MAX_CONSUMERS];
 	struct file_look looks[MAX_MEMORIES];
+	/* memory->n_discarded up to which discards were seen to have happened */
+	uint64_t settled_discards[MAX_MEMORIES];
 	/*
 	 * Returns when whatever the demand thread has marked is no longer protected: between the two, a
 	 * page may be taken and protected again too early. NULL: there is no such thread.

@@ -41,7 +41,8 @@ struct scan {
 	struct mapping *mapping;
 	struct memory *memory;
 	struct dirty_counts *counts;
-	bool is_settled; /* nothing was absent before: whatever is found was written */
+	bool is_settled;	 /* nothing was absent before: whatever is found was written */
+	unsigned int page_shift; /* of the memory's page size */
 	/* the states before the scan, from the word of this page on */
 	uint64_t before_first;
 	uint64_t before[BEFORE_PAGES / PAGES_PER_WORD + 2];
@@ -75,7 +76,7 @@ static void scan_mark(struct scan *scan, struct page_range pages)
 
 	if (scan->is_settled) {
 		scan->counts->n_reported += pages.count;
-		memory_mark_dirty(scan->memory, pages);
+		dirty_maps_mark(&scan->memory->dirty, pages);
 		return;
 	}
 	for (uint64_t page = pages.first; page < end; page++) {
@@ -86,7 +87,7 @@ static void scan_mark(struct scan *scan, struct page_range pages)
 		scan->counts->n_reported++;
 		if (state == PAGE_FILLING || !scan_was_there(scan, page))
 			scan->counts->uncertain_bytes += scan->memory->page_bytes;
-		memory_mark_dirty(scan->memory, (struct page_range){ page, 1 });
+		dirty_maps_mark(&scan->memory->dirty, (struct page_range){ page, 1 });
 	}
 }
 
@@ -98,6 +99,25 @@ static struct page_range region_pages(const struct mapping *mapping,
 
 	return (struct page_range){ mapping_page(mapping, (struct hva){ first }),
 				    (align_up(region->end, page_bytes) - first) / page_bytes };
+}
+
+/* A scan of a busy guest finds a region for each page it wrote: no division, one count for all. */
+static void scan_mark_regions(struct scan *scan, uint64_t n)
+{
+	const struct mapping *mapping = scan->mapping;
+	uint64_t first = mapping->offset_bytes >> scan->page_shift;
+	uint64_t start = mapping->range.start.v, round = scan->memory->page_bytes - 1;
+
+	for (uint64_t i = 0; i < n; i++) {
+		const struct page_region *region = &scan->area->regions[i];
+		uint64_t begin = (region->start - start) >> scan->page_shift;
+		uint64_t end = (region->end - start + round) >> scan->page_shift;
+
+		scan_mark(scan, (struct page_range){ first + begin, end - begin });
+	}
+	/* pairs with the acquire in file_look_take() */
+	if (n)
+		atomic_fetch_add_explicit(&scan->memory->n_marked, 1, memory_order_release);
 }
 
 /*
@@ -115,8 +135,7 @@ static int scan_walk(struct scan *scan, struct hva at, struct hva end)
 				     WP_FLAGS, area->regions, N_REGIONS, &n, &walk_end);
 
 		scan->counts->n_scans++;
-		for (uint64_t i = 0; i < n; i++)
-			scan_mark(scan, region_pages(scan->mapping, &area->regions[i]));
+		scan_mark_regions(scan, n);
 		/* in the maps before they are gone from here; pairs with a successor's reading */
 		atomic_thread_fence(memory_order_release);
 		memset(area->regions, 0, n * sizeof(area->regions[0]));
@@ -137,6 +156,7 @@ static void scan_unarmed(struct scan *scan, struct hva start, struct hva end)
 	uint64_t before = scan->counts->n_reported, bytes;
 
 	scan_mark(scan, pages);
+	atomic_fetch_add_explicit(&scan->memory->n_marked, 1, memory_order_release);
 	bytes = (scan->counts->n_reported - before) * scan->memory->page_bytes;
 	scan->counts->unarmed_bytes += bytes;
 	scan->counts->uncertain_bytes += bytes;
@@ -172,6 +192,7 @@ static int scan_collect(struct ledger *ledger, struct mapping *mapping, struct d
 		.mapping = mapping,
 		.memory = mapping->memory,
 		.counts = counts,
+		.page_shift = (unsigned int)__builtin_ctzll(mapping->memory->page_bytes),
 	};
 	struct page_range left = { mapping_page(mapping, mapping->range.start),
 				   mapping->range.length_bytes / mapping->memory->page_bytes };

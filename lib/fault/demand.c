@@ -219,9 +219,10 @@ int demand_sleep(struct demand *demand, uint64_t sleep_ns)
 	int r;
 
 	demand_arm(demand);
-	atomic_store_explicit(&demand->board->is_asleep, 1, memory_order_relaxed);
+	/* release: who sees it sees all that we have marked; see demand_is_asleep() */
+	atomic_store_explicit(&demand->board->is_asleep, 1, memory_order_release);
 	r = demand_look(demand, sleep_ns);
-	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_relaxed);
+	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_seq_cst);
 	return r;
 }
 
@@ -530,5 +531,6 @@ uint64_t demand_pulse(const struct demand *demand)
 
 bool demand_is_asleep(const struct demand *demand)
 {
-	return atomic_load_explicit(&demand->board->is_asleep, memory_order_relaxed);
+	/* pairs with the release in demand_sleep() */
+	return atomic_load_explicit(&demand->board->is_asleep, memory_order_acquire);
 }

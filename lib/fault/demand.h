@@ -116,5 +116,8 @@ const struct fault_counters *demand_counters(const struct demand *demand);
 
 /* Increases with every round: the watchdog's pulse. Context: any. */
 uint64_t demand_pulse(const struct demand *demand);
-/* In its wait for something to happen, where it stays for sleep_max_ns at most. Context: any. */
+/*
+ * In its wait for something to happen, where it stays for sleep_max_ns at most. If so, it has applied all that it
+ * has read. Context: any; acquire.
+ */
 bool demand_is_asleep(const struct demand *demand);

@@ -168,10 +168,16 @@ void page_states_count(const struct page_states *states, struct page_range range
 	for (uint64_t page = range.first; page < end; page = next_word_page(page)) {
 		uint64_t word = load(states, page / PAGES_PER_WORD);
 		uint64_t mask = lower_bits(page, end);
+		uint64_t lower = word & mask, upper = word >> 1 & mask;
 
-		for (enum page_state state = PAGE_FILLING; state < PAGE_STATES; state++)
-			if (word)
-				counts[state] += __builtin_popcountll(matches(word, state) & mask);
+		/* most words are all of one state */
+		if (word == LOWER_BITS * PAGE_PRESENT && mask == LOWER_BITS) {
+			counts[PAGE_PRESENT] += PAGES_PER_WORD;
+		} else if (word) {
+			counts[PAGE_FILLING] += __builtin_popcountll(lower & ~upper);
+			counts[PAGE_PRESENT] += __builtin_popcountll(upper & ~lower);
+			counts[PAGE_REMOVED] += __builtin_popcountll(lower & upper);
+		}
 	}
 
 	counts[PAGE_ABSENT] = range.count - counts[PAGE_FILLING] - counts[PAGE_PRESENT] -

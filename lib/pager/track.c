@@ -31,6 +31,15 @@ static void tell_demand(void *userdata)
 	(void)paged_command(userdata, &track);
 }
 
+/* A discard that the guest has done was read by the demand thread, and perhaps not marked yet. */
+static void await_marks(struct ufd_pager_guest *paged)
+{
+	struct demand *demand = paged_demand(paged);
+
+	if (demand && !demand_is_asleep(demand))
+		tell_demand(paged);
+}
+
 void track_init(struct ufd_pager_guest *paged)
 {
 	dirty_log_init(&paged->dirty, paged->guest,
@@ -371,7 +380,7 @@ static int start_another(struct ufd_pager_guest *paged, uint32_t slot)
 {
 	int r;
 
-	tell_demand(paged);
+	await_marks(paged);
 	r = dirty_log_harvest(&paged->dirty);
 	if (r == 0)
 		r = look_at_files(paged);
@@ -454,8 +463,7 @@ static int read_epoch(struct ufd_pager_guest *paged, uint32_t slot, uint64_t ack
 	r = dirty_log_acknowledge(log, slot, acknowledge);
 	if (r)
 		return -ESTALE;
-	/* a discard that the guest has done was read, and perhaps not marked yet */
-	tell_demand(paged);
+	await_marks(paged);
 	r = dirty_log_harvest(log);
 	if (r == 0)
 		r = look_at_files(paged);
