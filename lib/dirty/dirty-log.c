@@ -445,7 +445,7 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		if (!map->pending)
 			continue;
 		n_discarded[i] = atomic_load_explicit(&memory->n_discarded, memory_order_acquire);
-		dirty_map_move(map->pending, map->unacked, memory_n_pages(memory));
+		dirty_map_take(map->pending, map->unacked, memory_n_pages(memory));
 	}
 	/* what was taken is protected again before anybody is told of it */
 	if (log->tracker->protect_again && log->settle)

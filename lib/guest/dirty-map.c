@@ -87,6 +87,22 @@ void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pag
 	}
 }
 
+void dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages)
+{
+	for (uint64_t i = 0; i < dirty_map_words(n_pages); i++) {
+		/* pairs with the release in dirty_map_set() */
+		uint64_t bits = atomic_load_explicit(&from[i], memory_order_acquire);
+
+		if (!bits)
+			continue;
+		atomic_store_explicit(&to[i],
+				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
+				      memory_order_release);
+		/* a kill here leaves them in both */
+		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+	}
+}
+
 void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages)
 {
 	for (uint64_t i = 0; i < dirty_map_words(n_pages); i++)

@@ -63,6 +63,8 @@ uint64_t dirty_map_count(const _Atomic uint64_t *words, uint64_t n_pages);
 
 /* All bits that are set in @from now; those that are set meanwhile stay there. */
 void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages);
+/* The same to a map that only this thread writes. */
+void dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages);
 
 void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages);
 
