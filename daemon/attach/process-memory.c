@@ -369,8 +369,7 @@ static int take_map(struct search *search, const struct proc_map *map)
 		if (r < 0)
 			return r;
 	}
-	if (!search->is_paged &&
-	    (flags.is_uffd_missing || flags.is_uffd_minor || flags.is_uffd_wp))
+	if (!search->is_paged && (flags.is_uffd_missing || flags.is_uffd_minor || flags.is_uffd_wp))
 		return refuse_other_uffd(search, map, &flags);
 	return add_mapping(search, memory, map);
 }

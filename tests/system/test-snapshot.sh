@@ -136,10 +136,73 @@ twin() {
 
 broken_chain() {
 	mv "$SCRATCH/inc/memory.ufdi" "$SCRATCH/inc/away"
-	! restore live && grep -q 'inc/memory.ufdi' "$log"
+	refused_with 'is missing.*inc/memory.ufdi'
 	local status=$?
-	end_lazy
 	mv "$SCRATCH/inc/away" "$SCRATCH/inc/memory.ufdi"
+	return $status
+}
+
+# flip FILE: one byte in the middle of it.
+flip() {
+	python3 - "$1" <<'END'
+import os, sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(os.path.getsize(sys.argv[1]) // 2)
+    byte = file.read(1)[0]
+    file.seek(-1, os.SEEK_CUR)
+    file.write(bytes([byte ^ 1]))
+END
+}
+
+# A frame of the eldest that does not have its checksum: the guest waits, the file is named, nothing wrong is read.
+broken_frame() {
+	local status=1
+
+	flip "$SCRATCH/full/memory.ufdi"
+	restore live --clone && ! guest_verify lazy 8 2>>"$log" && ! grep -q 'WRONG' "$log" &&
+		grep -q 'full/memory.ufdi' "$SCRATCH/ufdd.log" &&
+		ufdctl why again && grep -q 'full/memory.ufdi' "$out" && status=0
+	end_lazy
+	flip "$SCRATCH/full/memory.ufdi"
+	return $status
+}
+
+# refused_with WORDS: a restore of the chain.
+refused_with() {
+	local status=1
+
+	! restore live --clone && grep -q "$1" "$log" && status=0
+	end_lazy
+	return $status
+}
+
+wrong_digest() {
+	mv "$SCRATCH/inc/memory.ufdi" "$SCRATCH/inc/away"
+	cp "$SCRATCH/live-full/memory.ufdi" "$SCRATCH/inc/memory.ufdi"
+	refused_with 'inc/memory.ufdi is not the parent'
+	local status=$?
+	mv "$SCRATCH/inc/away" "$SCRATCH/inc/memory.ufdi"
+	return $status
+}
+
+truncated() {
+	cp "$SCRATCH/live/memory.ufdi" "$SCRATCH/live/away"
+	truncate -s -4096 "$SCRATCH/live/memory.ufdi"
+	refused_with 'the manifest says'
+	local status=$?
+	mv "$SCRATCH/live/away" "$SCRATCH/live/memory.ufdi"
+	return $status
+}
+
+# Whoever has no monitor pauses the guest himself, and gets its memory alone.
+memory_only() {
+	local pid=${process_pids[source]} fd status=1
+
+	fd=$(find "/proc/$pid/fd" -lname '*memory-backend-memfd*' | head -n 1)
+	kill -STOP "$pid"
+	save web memory --memory-only --consumer mine && is '.state_bytes == 0 and .consumer == "mine"' &&
+		ufdctl --json image diff "$SCRATCH/memory/memory.ufdi" "$fd" && is '.differ_bytes == 0' && status=0
+	kill -CONT "$pid"
 	return $status
 }
 
@@ -161,6 +224,7 @@ row "an incremental one" incremental
 row "a parent that is not the last one is refused" wrong_parent
 row "a live incremental one" live_incremental
 row "a live full one, with a consumer of its own" live_full
+row "memory alone" memory_only
 row "the source is right after all of it" verify source
 end_source
 row "the chain of three is restored" restores live
@@ -173,6 +237,9 @@ row "the chain behind a restored guest is restored" restores again-inc
 row "a second guest from one snapshot is warned of" twin
 end_lazy
 row "a parent that is missing is named" broken_chain
+row "a parent that is another image is named" wrong_digest
+row "a file that was cut is named" truncated
+row "a broken frame is named, and nothing wrong is read" broken_frame
 row "a guest with synchronous write protection is attached" boot wp
 row "copy before write" before_write
 end_source
