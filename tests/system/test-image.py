@@ -239,11 +239,71 @@ def broken(world):
     check("mended, it goes on without a wrong byte", toy.is_right(), toy.text() + world.said())
 
 
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def tool(world):
+    """What needs no daemon: each way there and back, and each way to fail."""
+    def path(name):
+        return world.path("tool-" + name)
+
+    def fails(*words):
+        ran = world.ctl("image", *words, may_fail=True)
+        return ran.returncode, ran.stderr
+
+    pages = bytearray(read(world.path("raw"))[:1 << 20])
+    with open(path("a"), "wb") as file:
+        file.write(pages)
+    pages[5 * PAGE:7 * PAGE] = b"x" * 2 * PAGE
+    pages[100 * PAGE:101 * PAGE] = bytes(PAGE)
+    with open(path("b"), "wb") as file:
+        file.write(pages)
+    world.ctl("image", "convert", "--compress", "none", path("a"), path("a.ufdi"))
+    world.ctl("image", "convert", "--compress", "zstd:5", "--parent", path("a.ufdi"), path("b"), path("b.ufdi"))
+    info = json.loads(world.ctl("--json", "image", "info", path("b.ufdi")).stdout)
+    check("info shows the chain", [os.path.basename(layer["path"]) for layer in info["layers"]] ==
+          ["tool-b.ufdi", "tool-a.ufdi"] and info["layers"][0]["digest"] == info["digest"] and
+          info["memories"][0]["length_bytes"] == 1 << 20, info)
+    diff = json.loads(world.ctl("--json", "image", "diff", path("a.ufdi"), path("b.ufdi")).stdout)
+    wanted = {"offset_bytes": 5 * PAGE, "length_bytes": 2 * PAGE}
+    check("diff finds what was changed", wanted in diff["memories"][0]["ranges"] and
+          diff["differ_bytes"] in (2 * PAGE, 3 * PAGE), diff)
+    world.ctl("image", "flatten", path("b.ufdi"), path("flat.ufdi"))
+    world.ctl("image", "convert", "--to", "raw", path("flat.ufdi"), path("flat"))
+    check("a flattened chain is what it was made from", read(path("flat")) == bytes(pages))
+    same = json.loads(world.ctl("--json", "image", "diff", path("flat.ufdi"), path("b")).stdout)
+    check("and no page is different", same["differ_bytes"] == 0, same)
+    with open(path("pipe.ufdi"), "wb") as file, \
+            subprocess.Popen([UFDCTL, "image", "convert", path("b"), "-"], stdout=subprocess.PIPE) as writer:
+        file.write(writer.stdout.read())
+    check("an image through a pipe is sound", fails("verify", path("pipe.ufdi"))[0] == 0)
+
+    code, said = fails("convert", path("a"), path("b.ufdi"))
+    check("a file that exists is not written over", code == 1 and "exists" in said, said)
+    code, said = fails("convert", "--parent", path("a"), path("b"), path("none.ufdi"))
+    check("a parent needs a digest", code == 1 and "no digest" in said and not os.path.exists(path("none.ufdi")), said)
+    os.rename(path("a.ufdi"), path("gone"))
+    code, said = fails("verify", path("b.ufdi"))
+    check("a missing parent is named", code == 1 and "tool-a.ufdi" in said and "missing" in said, said)
+    alone = json.loads(world.ctl("--json", "image", "info", "--alone", path("b.ufdi")).stdout)
+    check("but a layer can be looked at alone", alone["memories"][0]["absent_bytes"] > 0, alone)
+    with open(path("flat.ufdi"), "r+b") as file:
+        file.truncate(os.path.getsize(path("flat.ufdi")) - 1)
+    code, said = fails("info", path("flat.ufdi"))
+    check("a file without its end is told", code == 1 and "has no end" in said, said)
+    codes = [fails(*words)[0] for words in (("convert", path("a")), ("convert", "--compress", "zip", path("a"), path("z")),
+                                            ("convert", "--to", "raw", path("a"), "-"), ("info", "--all", path("a")))]
+    check("command lines that make no sense are refused", codes == [2] * 4, codes)
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="ufd-image-", dir="/dev/shm") as folder:
         world = World(folder)
         try:
             world.start()
+            tool(world)
             every_byte(world)
             frames_are_counted(world)
             killed(world)
