@@ -32,24 +32,22 @@ static void keep(struct remains *remains, struct page_range pages)
 	remains->n_pages += pages.count;
 }
 
-/* Return: 0 or -errno. */
+/* Page by page: few are there, and behind each of them may lie much that is of no interest. Return: 0 or -errno. */
 static int keep_in_file(struct remains *remains, struct page_range pages)
 {
 	const struct memory *memory = remains->memory;
-	uint64_t page_bytes = memory->page_bytes;
-	uint64_t at = memory->backing_offset + pages.first * page_bytes;
-	uint64_t end = at + pages.count * page_bytes, found, length_bytes;
+	uint64_t page_bytes = memory->page_bytes, base = memory->backing_offset;
+	uint64_t at = base + pages.first * page_bytes, end = at + pages.count * page_bytes;
 
 	while (at < end) {
-		int r = backing_find_data(memory->backing, at, end, &found, &length_bytes);
+		uint64_t stop = 0;
+		int r = backing_hole_end(memory->backing, at, end, &stop);
 
-		if (r < 0 || !length_bytes)
+		if (r < 0)
 			return r;
-		at = align_up(found + length_bytes - memory->backing_offset, page_bytes) +
-		     memory->backing_offset;
-		found = align_down(found - memory->backing_offset, page_bytes) / page_bytes;
-		keep(remains, (struct page_range){
-				      found, (at - memory->backing_offset) / page_bytes - found });
+		if (stop < end)
+			keep(remains, (struct page_range){ (stop - base) / page_bytes, 1 });
+		at = align_down(stop - base, page_bytes) + base + page_bytes;
 	}
 	return 0;
 }

@@ -11,6 +11,8 @@
 #include "kernel/uapi.h"
 #include "kernel/uffd.h"
 
+#define N_WORDS 512 /* of a page map, read at once */
+
 /* ---- writes of protected pages ---- */
 
 void track_unprotect_end(struct demand *demand)
@@ -121,61 +123,67 @@ static void holes_in(struct demand *demand, const struct command *command, struc
 	}
 }
 
-/* SEEK_HOLE here, where nobody else fills: what is a hole now stays one until we answer a fault of it. */
+/*
+ * Asked here, where nobody else fills: what is a hole now stays one until we answer a fault of it. Who
+ * sends the command has found it to be a hole before, so that little is looked at.
+ */
 static int holes_of_file(struct demand *demand, const struct command *command)
 {
 	const struct memory *memory = command->memory;
-	uint64_t page_bytes = memory->page_bytes;
+	uint64_t page_bytes = memory->page_bytes, base = memory->backing_offset;
 	uint64_t at = command->pages.first, end = at + command->pages.count;
 
 	while (at < end) {
-		uint64_t found = 0, length_bytes = 0, first = end;
-		int r = backing_find_data(memory->backing, memory->backing_offset + at * page_bytes,
-					  memory->backing_offset + end * page_bytes, &found,
-					  &length_bytes);
+		uint64_t stop = 0;
+		int r = backing_hole_end(memory->backing, base + at * page_bytes,
+					 base + end * page_bytes, &stop);
 
 		if (r < 0)
 			return r;
-		if (length_bytes)
-			first = (found - memory->backing_offset) / page_bytes;
-		holes_in(demand, command, (struct page_range){ at, first - at });
-		at = length_bytes ? (found + length_bytes - memory->backing_offset + page_bytes -
-				     1) / page_bytes
-				  : end;
+		stop = (stop - base) / page_bytes;
+		holes_in(demand, command, (struct page_range){ at, stop - at });
+		at = stop + 1;
 	}
 	return 0;
 }
 
 /* The same of anonymous memory, whose page tables tell. */
+static int holes_of_words(struct demand *demand, const struct command *command,
+			  struct mapping *mapping, struct page_range left)
+{
+	uint64_t words[N_WORDS];
+
+	while (left.count) {
+		uint64_t n = min_u64(left.count, N_WORDS);
+		int r = pagemap_read(mapping->mapper->pagemap, mapping_address(mapping, left.first),
+				     words, n);
+
+		if (r < 0)
+			return r;
+		for (uint64_t i = 0; i < n; i++)
+			if (!pagemap_is_used(words[i]))
+				holes_in(demand, command, (struct page_range){ left.first + i, 1 });
+		left.first += n;
+		left.count -= n;
+	}
+	return 0;
+}
+
 static int holes_of_tables(struct demand *demand, const struct command *command)
 {
 	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
 		struct mapping *mapping = demand->view->mappings[i];
-		struct page_range left = mapping_clip(mapping, command->pages);
-		uint64_t end = left.first + left.count;
+		struct page_range shown;
 		int r;
 
-		if (mapping->memory != command->memory || !left.count || mapping->mapper->is_gone)
+		if (mapping->memory != command->memory || mapping->mapper->is_gone)
 			continue;
+		shown = mapping_clip(mapping, command->pages);
 		r = pagemap_open_once(&mapping->mapper->pagemap, mapping->mapper->pid);
-		while (r == 0 && left.count) {
-			bool is_used = false;
-			uint64_t first = end;
-			struct hva found;
-
-			r = pagemap_first_used(mapping->mapper->pagemap, fill_range(mapping, left),
-					       &is_used, &found);
-			if (r)
-				break;
-			if (is_used)
-				first = mapping_page(mapping, found);
-			holes_in(demand, command,
-				 (struct page_range){ left.first, first - left.first });
-			left.first = is_used ? first + 1 : end;
-			left.count = end - left.first;
-		}
-		if (r)
-			return r < 0 ? r : -EIO;
+		if (r == 0)
+			r = holes_of_words(demand, command, mapping, shown);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

@@ -227,6 +227,29 @@ int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offse
 	return 0;
 }
 
+int backing_hole_end(int fd, uint64_t offset, uint64_t end, uint64_t *ret_end)
+{
+	struct backing_info info = {};
+	uint64_t found = 0, length_bytes = 0;
+	off_t data;
+	int r = backing_inspect(fd, &info);
+
+	if (r < 0)
+		return r;
+	if (info.kind == BACKING_HUGETLB) {
+		r = backing_find_data(fd, offset, end, &found, &length_bytes);
+		if (r < 0)
+			return r;
+		*ret_end = length_bytes ? found : end;
+		return 0;
+	}
+	data = lseek(fd, (off_t)offset, SEEK_DATA);
+	if (data < 0 && errno != ENXIO)
+		return -errno;
+	*ret_end = data < 0 ? end : min_u64((uint64_t)data, end);
+	return 0;
+}
+
 int backing_has_page(int fd, uint64_t offset, bool *ret_has)
 {
 	uint64_t found = 0, length_bytes = 0;

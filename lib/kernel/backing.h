@@ -48,6 +48,12 @@ int backing_inspect(int fd, struct backing_info *ret);
 int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offset,
 		      uint64_t *ret_length_bytes);
 
+/*
+ * Where the hole at @offset ends: at @offset if there is a page, at @end if none comes before it. On shmem this
+ * looks at holes only, where backing_find_data() walks to the end of the data, however far that is.
+ */
+int backing_hole_end(int fd, uint64_t offset, uint64_t end, uint64_t *ret_end);
+
 /* How long the file is now. Context: any; does not allocate. Return: 0 or -errno. */
 int backing_length(int fd, uint64_t *ret_length_bytes);
 

@@ -94,7 +94,7 @@ int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t f
 	return 0;
 }
 
-static bool is_used(uint64_t word)
+bool pagemap_is_used(uint64_t word)
 {
 	if (word & PAGEMAP_PRESENT)
 		return true;
@@ -121,7 +121,7 @@ static int first_used_by_words(int fd, struct hva_range range, bool *ret_is_used
 		if (r < 0)
 			return r;
 		for (uint64_t i = 0; i < n; i++) {
-			if (!is_used(words[i]))
+			if (!pagemap_is_used(words[i]))
 				continue;
 			*ret_first = hva_add(range.start, (at + i) * page_bytes);
 			*ret_is_used = true;

@@ -44,6 +44,9 @@ static inline int pagemap_open_once(int *shared_fd, pid_t pid)
 /* One pagemap word per base page. Return: 0, -ESRCH (ended, or past the address space), -errno. */
 int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words);
 
+/* Does the page have content? As pagemap_first_used() says it. */
+bool pagemap_is_used(uint64_t word);
+
 enum {
 	_PAGEMAP_DONE,
 	PAGEMAP_UNARMED, /* part of the range is not registered for asynchronous write-protection */

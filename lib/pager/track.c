@@ -250,21 +250,45 @@ static void unprotect_all(struct ufd_pager_guest *paged)
 	}
 }
 
-static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool is_written)
+static int tell_holes(struct ufd_pager_guest *paged, struct memory *memory, struct page_range pages,
+		      bool is_written)
 {
 	uint64_t step = max_u64(HOLES_BYTES / memory->page_bytes, 1);
-	uint64_t n_pages = memory_n_pages(memory);
 	int r = 0;
 
-	for (uint64_t at = 0; r == 0 && at < n_pages; at += step) {
+	for (uint64_t at = 0; r == 0 && at < pages.count; at += step) {
 		struct command command = {
 			.kind = COMMAND_HOLES,
 			.memory = memory,
-			.pages = { at, min_u64(step, n_pages - at) },
+			.pages = { pages.first + at, min_u64(step, pages.count - at) },
 			.is_written = is_written,
 		};
 
 		r = paged_command(paged, &command);
+	}
+	return r;
+}
+
+/* The walk over the file is ours; the demand thread looks at what we found to be holes, and at no more. */
+static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool is_written)
+{
+	uint64_t page_bytes = memory->page_bytes, base = memory->backing_offset, found, length;
+	uint64_t at = base, end = base + memory->length_bytes;
+	int r = 0;
+
+	if (memory->kind == BACKING_ANON)
+		return tell_holes(paged, memory, (struct page_range){ 0, memory_n_pages(memory) },
+				  is_written);
+	while (r == 0 && at < end) {
+		r = backing_find_data(memory->backing, at, end, &found, &length);
+		if (r == 0 && !length)
+			found = end;
+		if (r == 0 && found > at)
+			r = tell_holes(paged, memory,
+				       (struct page_range){ (at - base) / page_bytes,
+							    (found - at) / page_bytes },
+				       is_written);
+		at = found + length;
 	}
 	return r;
 }
