@@ -67,22 +67,28 @@ static int layer_new(struct image_layer **ret, const char *path, int fd, const c
 	return 0;
 }
 
-int image_layer_open(struct image_layer **ret, const char *path, int fd, const uint8_t *digest,
-		     uint64_t max_index_bytes, const char **ret_error)
+int image_layer_open(struct image_layer **ret, const char *path, int fd,
+		     const struct image_layer_opts *opts, const char **ret_error)
 {
 	_cleanup_(image_layer_freep) struct image_layer *layer = NULL;
 	struct image_end end;
 	int r;
 
 	r = layer_new(&layer, path, fd, ret_error);
+	if (r == 0 && opts->is_local && layer->is_remote)
+		return image_fail(
+			ret_error, -EREMOTE,
+			"%s is on a file system that somebody else serves, and whoever goes on "
+			"with a guest must not wait for him; copy it to a local disk",
+			path);
 	if (r == 0)
-		r = image_end_find(layer->fd, path, digest, &end, ret_error);
-	if (r == 0 && end.footer.index_bytes > max_index_bytes)
+		r = image_end_find(layer->fd, path, opts->digest, &end, ret_error);
+	if (r == 0 && end.footer.index_bytes > opts->max_index_bytes)
 		return image_fail(ret_error, -EFBIG,
 				  "%s has an index of %llu bytes, more than the %llu that are read "
 				  "here",
 				  path, (unsigned long long)end.footer.index_bytes,
-				  (unsigned long long)max_index_bytes);
+				  (unsigned long long)opts->max_index_bytes);
 	if (r == 0)
 		r = image_index_load(layer->fd, path, &end, &layer->index, ret_error);
 	if (r < 0)

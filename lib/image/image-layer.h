@@ -26,12 +26,18 @@ struct image_layer {
 	struct image_index index;
 };
 
+struct image_layer_opts {
+	const uint8_t *digest;	  /* of the commit wanted; NULL: the last */
+	uint64_t max_index_bytes; /* more is refused */
+	bool is_local; /* files that somebody else answers for are refused, before they are read */
+};
+
 /*
- * @path: for messages, if @fd (borrowed) is given; else it is opened. @digest: of the commit wanted; NULL: the last.
+ * @path: for messages, if @fd (borrowed) is given; else it is opened.
  * Context: any; blocks. Return: as image_open().
  */
-int image_layer_open(struct image_layer **ret, const char *path, int fd, const uint8_t *digest,
-		     uint64_t max_index_bytes, const char **ret_error);
+int image_layer_open(struct image_layer **ret, const char *path, int fd,
+		     const struct image_layer_opts *opts, const char **ret_error);
 
 /*
  * A file of another format. @is_diff: holes are not there, else they are zero. Its one memory is called

@@ -118,9 +118,12 @@ static bool candidate(const struct image_layer *child, unsigned int number, char
 }
 
 /* Return: 0, or the -errno of the place that came nearest, with its sentence. */
-static int open_parent(const struct image_layer *child, struct image_layer **ret,
+static int open_parent(const struct image_layer *child, bool is_local, struct image_layer **ret,
 		       const char **ret_error)
 {
+	const struct image_layer_opts opts = { .digest = child->index.head->parent,
+					       .max_index_bytes = IMAGE_MAX_INDEX,
+					       .is_local = is_local };
 	char path[PATH_MAX], wrong[PATH_MAX] = "", text[IMAGE_DIGEST_TEXT];
 	const char *why = NULL;
 	int r = -ENOENT;
@@ -129,8 +132,7 @@ static int open_parent(const struct image_layer *child, struct image_layer **ret
 		int found = -ENOENT;
 
 		if (strcmp(path, child->path)) /* beside it, under its own name, it is itself */
-			found = image_layer_open(ret, path, -1, child->index.head->parent,
-						 IMAGE_MAX_INDEX, &why);
+			found = image_layer_open(ret, path, -1, &opts, &why);
 		if (found == 0)
 			return 0;
 		if (found == -ENOENT || r != -ENOENT)
@@ -154,7 +156,7 @@ static int open_parent(const struct image_layer *child, struct image_layer **ret
 }
 
 /* The parents of the one layer that is open. */
-static int open_parents(struct opening *opening, const char **ret_error)
+static int open_parents(struct opening *opening, bool is_local, const char **ret_error)
 {
 	struct image_layer *child = opening->layers[0];
 	int r;
@@ -172,7 +174,7 @@ static int open_parents(struct opening *opening, const char **ret_error)
 				"%s has more than %d layers; flatten it where its parents "
 				"are",
 				opening->layers[0]->path, IMAGE_MAX_LAYERS);
-		r = open_parent(child, &opening->layers[opening->n], ret_error);
+		r = open_parent(child, is_local, &opening->layers[opening->n], ret_error);
 		if (r < 0)
 			return r;
 		child = opening->layers[opening->n++];
@@ -185,12 +187,17 @@ int image_open(struct image **ret, const char *path, int fd, const struct image_
 {
 	static const struct image_open_opts none;
 	_cleanup_(opening_done) struct opening opening = {};
+	struct image_layer_opts layer_opts;
 	bool is_layer;
 	int r;
 
 	opts = opts ?: &none;
-	r = image_layer_open(&opening.layers[0], path, fd, opts->digest,
-			     opts->without_parents ? STRANGERS_INDEX : IMAGE_MAX_INDEX, ret_error);
+	layer_opts = (struct image_layer_opts){
+		.digest = opts->digest,
+		.max_index_bytes = opts->without_parents ? STRANGERS_INDEX : IMAGE_MAX_INDEX,
+		.is_local = opts->is_source,
+	};
+	r = image_layer_open(&opening.layers[0], path, fd, &layer_opts, ret_error);
 	if (r < 0)
 		return r;
 	opening.n = 1;
@@ -201,7 +208,7 @@ int image_open(struct image **ret, const char *path, int fd, const struct image_
 				  "it by path, or flatten it",
 				  path);
 	if (!opts->without_chain) {
-		r = open_parents(&opening, ret_error);
+		r = open_parents(&opening, opts->is_source, ret_error);
 		if (r < 0)
 			return r;
 	}

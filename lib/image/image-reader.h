@@ -27,7 +27,8 @@ struct image_open_opts {
 	const uint8_t *
 		digest; /* this one, which need not be the last commit of its file; NULL: the last */
 	bool without_parents; /* a layer is refused: who gave the file may not name others */
-	bool without_chain;   /* open the layer alone: its parent's blocks are IMAGE_PLACE_ABSENT */
+	bool is_source; /* guests live on it: files that somebody else answers for are refused (-EREMOTE) */
+	bool without_chain; /* open the layer alone: its parent's blocks are IMAGE_PLACE_ABSENT */
 };
 
 /**

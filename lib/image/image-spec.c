@@ -178,16 +178,16 @@ static int choose_memory(const struct image *image, const struct parts *parts, u
 /*
  * @fd: of the top file, or -1. Return: as image_open(), and -EINVAL.
  */
-static int open_image(const struct parts *parts, int fd, bool is_stranger, struct image **ret,
-		      uint32_t *ret_memory, const char **ret_error)
+static int open_image(const struct parts *parts, int fd, struct image_open_opts opts,
+		      struct image **ret, uint32_t *ret_memory, const char **ret_error)
 {
-	const struct image_open_opts opts = { .digest = parts->has_digest ? parts->digest : NULL,
-					      .without_parents = is_stranger };
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	const char *name = parts->paths[0][0] ? parts->paths[0] : "the open file";
 	const char *why = NULL;
 	int r;
 
+	if (parts->has_digest)
+		opts.digest = parts->digest;
 	if (parts->format == IMAGE_UFDI)
 		r = image_open(&image, name, fd, &opts, &why);
 	else if (parts->paths[0][0])
@@ -212,7 +212,8 @@ int image_spec_open(struct image **ret, uint32_t *ret_memory, const char *spec,
 
 	if (r == 0 && !parts.paths[0][0])
 		r = image_fail(ret_error, -EINVAL, "source: '%s' names no file", spec);
-	return r ? r : open_image(&parts, -1, false, ret, ret_memory, ret_error);
+	return r ? r
+		 : open_image(&parts, -1, (struct image_open_opts){}, ret, ret_memory, ret_error);
 }
 
 bool image_spec_file(const char *spec, char path[PATH_MAX])
@@ -298,6 +299,7 @@ static int open_source(struct source **ret, const char *spec, int fd, bool is_ag
 	_cleanup_(source_unrefp) struct source *source = NULL;
 	_cleanup_(image_unrefp) struct image *image = NULL;
 	_cleanup_(parts_done) struct parts parts = {};
+	struct image_open_opts opts = { .is_source = true };
 	uint32_t memory;
 	bool has_path;
 	int r;
@@ -306,12 +308,13 @@ static int open_source(struct source **ret, const char *spec, int fd, bool is_ag
 	if (r < 0)
 		return r;
 	has_path = parts.paths[0][0];
+	opts.without_parents = !has_path;
 	if ((!has_path || is_again) && fd < 0)
 		return image_fail(ret_error, -EINVAL, "source: '%s' needs an open file", spec);
 	if (has_path && !is_again && fd >= 0)
 		return image_fail(ret_error, -EINVAL, "source: both the path %s and an open file",
 				  parts.paths[0]);
-	r = open_image(&parts, fd, !has_path, &image, &memory, ret_error);
+	r = open_image(&parts, fd, opts, &image, &memory, ret_error);
 	if (r < 0)
 		return r;
 	r = image_source_new(&source, image, memory, parts.cache_bytes);

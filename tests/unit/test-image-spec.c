@@ -2,6 +2,22 @@
 /* SPECs of images: opened, refused, kept for a successor, and passed on. */
 #include "test-image.h"
 
+static bool is_remote;
+
+/* The mounts, of which ours may be one that somebody else serves. */
+FILE *fopen(const char *path, const char *mode)
+{
+	static char line[128];
+	struct statx info;
+
+	if (!is_remote || strcmp(path, "/proc/self/mountinfo"))
+		return fdopen(open(path, O_RDONLY | O_CLOEXEC), "r");
+	ck_assert_int_eq(statx(AT_FDCWD, directory, 0, STATX_MNT_ID, &info), 0);
+	snprintf(line, sizeof(line), "%llu 1 0:1 / / rw - fuse.sshfs host: rw\n",
+		 (unsigned long long)info.stx_mnt_id);
+	return fmemopen(line, strlen(line), "r");
+}
+
 /* DIR is the directory. */
 static const struct {
 	const char *spec;
@@ -162,6 +178,27 @@ START_TEST(an_open_file_with_parents_is_refused)
 }
 END_TEST
 
+/* A successor opens it again, and must wait for nobody then. */
+START_TEST(an_image_that_somebody_else_serves_is_no_source)
+{
+	struct source *source = NULL;
+	struct image *image = NULL;
+	const char *error = "";
+	char spec[512];
+
+	make_directory();
+	make_chain(IMAGE_LZ4);
+	is_remote = true;
+	name_directory("image:DIR/child2", spec);
+	ck_assert_int_eq(image_source_open(&source, spec, -1, &error), -EREMOTE);
+	ck_assert_ptr_nonnull(strstr(error, "local disk"));
+	/* though it can be looked at */
+	ck_assert_msg(image_open(&image, path_of("child2"), -1, NULL, &error) == 0, "%s", error);
+	image_unref(image);
+	remove_directory();
+}
+END_TEST
+
 START_TEST(what_is_passed_on_is_an_open_file_or_a_path_from_the_root)
 {
 	const char *error = "";
@@ -200,6 +237,7 @@ int main(void)
 				UNIT_TABLE(a_spec_opens_an_image_or_says_what_is_wrong, specs),
 				UNIT(a_source_is_opened_again_whatever_was_appended),
 				UNIT(layers_of_firecracker_are_opened_again_if_none_has_changed),
+				UNIT(an_image_that_somebody_else_serves_is_no_source),
 				UNIT(an_open_file_with_parents_is_refused),
 				UNIT(what_is_passed_on_is_an_open_file_or_a_path_from_the_root),
 				{},
