@@ -240,6 +240,7 @@ static void act_owner_prefills(void)
 	trace("the owner fills page %llu of memory %llu in silence", at, area->memory, 0, 0);
 	area->ptes[page] = (struct pte){ .kind = PTE_OWN, .token = token };
 	oracle_write(area_memory(area), at, token);
+	area_memory(area)->expected[at].is_unknown = true;
 }
 
 /* ---- others ---- */
@@ -320,6 +321,9 @@ static void act_unmap(void)
 	trace("pages %llu+%llu of area %llu are unmapped", area->first_page + pages.first,
 	      pages.count, (uint64_t)(area - world.areas), 0);
 	for (uint64_t i = pages.first; i < pages.first + pages.count; i++) {
+		/* without a word: what its page tables knew of writes goes with it */
+		if (!area->ptes[i].is_wp)
+			tracking_ignore(area_memory(area), area->first_page + i);
 		area->is_mapped[i] = false;
 		area->ptes[i] = (struct pte){};
 	}
@@ -378,11 +382,9 @@ static void act_plug(void)
 		discard_last(area);
 	trace(area->is_shown ? "area %llu goes" : "area %llu comes", (uint64_t)(area - world.areas),
 	      0, 0, 0);
+	if (area->is_shown && !tracking_leave(area))
+		return;
 	for (uint64_t i = 0; i < area->n_pages; i++) {
-		/* whoever tracks scans a last time */
-		if (area->is_armed && !area->ptes[i].is_wp)
-			area_memory(area)->dirty[(area->first_page + i) / 64] |=
-				UINT64_C(1) << (area->first_page + i) % 64;
 		area->is_mapped[i] = !area->is_shown;
 		area->ptes[i] = (struct pte){};
 		area->vma[i] = 0;
@@ -397,7 +399,7 @@ static void act_plug(void)
 	}
 	area->is_open = false;
 	area->is_armed = false;
-	if (area_memory(area)->is_tracked)
+	if (tracking_is_on())
 		area_arm(area);
 	engine_show_area(area);
 }
@@ -482,47 +484,34 @@ static void act_command(void)
 	}
 }
 
-void chaos_track(struct model_memory *memory)
-{
-	bool is_calm = !memory->is_tracked && !world.may_graduate;
-
-	for (uint64_t page = 0; page < memory->n_pages; page++)
-		is_calm &= memory->expected[page].n_discards == 0;
-	if (!is_calm)
-		return;
-	trace("a tracker is armed on memory %llu", (uint64_t)(memory - world.memories), 0, 0, 0);
-	memory->is_tracked = true;
-	for (uint64_t page = 0; page < memory->n_pages; page++)
-		memory->expected[page].is_changed = false;
-	for (unsigned int i = 0; i < sizeof(memory->dirty) / sizeof(memory->dirty[0]); i++)
-		memory->dirty[i] = 0;
-	engine_track(memory);
-	for (unsigned int i = 0; i < N_AREAS; i++)
-		if (world.areas[i].is_used && area_memory(&world.areas[i]) == memory)
-			area_arm(&world.areas[i]);
-}
-
-static void act_track(void)
-{
-	chaos_track(any_memory());
-}
-
 static const struct {
 	void (*act)(void);
 	unsigned int weight;
 } acts[] = {
-	{ act_engine, 320 },	    { act_run_thread, 330 },
-	{ act_source, 70 },	    { act_chore, 40 },
-	{ act_discard, 30 },	    { act_swap_out, 30 },
-	{ act_signal, 15 },	    { act_punch, 12 },
-	{ act_announce, 8 },	    { act_foreign_touch, 20 },
-	{ act_foreign_mapping, 4 }, { act_break, 6 },
-	{ act_owner_writes, 14 },   { act_owner_fills, 150 },
-	{ act_owner_prefills, 20 }, { act_split, 4 },
-	{ act_unmap, 3 },	    { act_truncate, 3 },
-	{ act_plug, 4 },	    { act_open, 6 },
-	{ act_machine, 12 },	    { act_crash, 24 },
-	{ act_command, 8 },	    { act_track, 12 },
+	{ act_engine, 320 },
+	{ act_run_thread, 330 },
+	{ act_source, 70 },
+	{ act_chore, 40 },
+	{ act_discard, 30 },
+	{ act_swap_out, 30 },
+	{ act_signal, 15 },
+	{ act_punch, 12 },
+	{ act_announce, 8 },
+	{ act_foreign_touch, 20 },
+	{ act_foreign_mapping, 4 },
+	{ act_break, 6 },
+	{ act_owner_writes, 14 },
+	{ act_owner_fills, 150 },
+	{ act_owner_prefills, 20 },
+	{ act_split, 4 },
+	{ act_unmap, 3 },
+	{ act_truncate, 3 },
+	{ act_plug, 4 },
+	{ act_open, 6 },
+	{ act_machine, 12 },
+	{ act_crash, 24 },
+	{ act_command, 8 },
+	{ tracking_act, 16 },
 };
 
 void chaos_step(void)

@@ -5,6 +5,8 @@
  *
  * The moves of page states are checked here against a table written for this test.
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,30 +16,42 @@
 #include "guest/page-state.h"
 #include "parties.h"
 
+static int watched_fd = -EBADF;
 static unsigned char *ledger, *kept;
-static size_t n_bytes;
-/* What belongs to the ledger in the end, but is the model's own. */
-static uint64_t kept_dirty[N_MEMORIES][(N_PAGES + 63) / 64];
+static size_t n_bytes, n_kept;
 
-void crash_watch(int ledger_fd)
+/* It grows when a consumer comes. */
+static void map_ledger(void)
 {
 	struct stat stat;
 
+	if (fstat(watched_fd, &stat) < 0)
+		model_fail("the ledger is no file");
+	if ((size_t)stat.st_size == n_bytes)
+		return;
+	if (ledger)
+		munmap(ledger, n_bytes);
+	n_bytes = (size_t)stat.st_size;
+	ledger = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, watched_fd, 0);
+	kept = realloc(kept, n_bytes);
+	if (ledger == MAP_FAILED || !kept)
+		model_fail("no memory for a ledger");
+}
+
+void crash_watch(int ledger_fd)
+{
+	world.crash_in = 0;
+	world.is_frozen = false;
+	watched_fd = ledger_fd;
+	if (ledger_fd >= 0) {
+		map_ledger();
+		return;
+	}
 	if (ledger)
 		munmap(ledger, n_bytes);
 	free(kept);
 	ledger = kept = NULL;
-	world.crash_in = 0;
-	world.is_frozen = false;
-	if (ledger_fd < 0)
-		return;
-	if (fstat(ledger_fd, &stat) < 0)
-		model_fail("the ledger is no file");
-	n_bytes = (size_t)stat.st_size;
-	ledger = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ledger_fd, 0);
-	kept = malloc(n_bytes);
-	if (ledger == MAP_FAILED || !kept)
-		model_fail("no memory for a ledger");
+	n_bytes = 0;
 }
 
 void crash_arm(uint64_t n_points)
@@ -53,18 +67,16 @@ bool crash_point(void)
 	if (!world.crash_in || --world.crash_in)
 		return false;
 	trace("  the engine dies", 0, 0, 0, 0);
-	memcpy(kept, ledger, n_bytes);
-	for (unsigned int i = 0; i < N_MEMORIES; i++)
-		memcpy(kept_dirty[i], (void *)world.memories[i].dirty, sizeof(kept_dirty[i]));
+	map_ledger();
+	n_kept = n_bytes;
+	memcpy(kept, ledger, n_kept);
 	world.is_frozen = true;
 	return true;
 }
 
 void crash_restore(void)
 {
-	memcpy(ledger, kept, n_bytes);
-	for (unsigned int i = 0; i < N_MEMORIES; i++)
-		memcpy((void *)world.memories[i].dirty, kept_dirty[i], sizeof(kept_dirty[i]));
+	memcpy(ledger, kept, n_kept);
 	world.is_frozen = false;
 }
 

@@ -49,8 +49,6 @@ static void add_memory(struct model_memory *memory, bool is_new)
 	if (r || guest_add_memory(guest, memory->memory))
 		model_fail("memory %u was refused: %d", id, r);
 	memory->file.fd_of_memory = memory->memory->backing;
-	if (memory->is_tracked)
-		engine_track(memory);
 }
 
 /* Return: the view before, which the engine may still use. */
@@ -62,6 +60,7 @@ static struct guest_view *add_mapping(struct area *area)
 		.range = { area->start, area->n_pages * area_memory(area)->page_bytes },
 		.offset_bytes = area->first_page * area_memory(area)->page_bytes,
 		.is_open = area->is_open,
+		.stage = area->is_leaving ? MAPPING_LEAVING : MAPPING_OPEN,
 	};
 	struct guest_view *old;
 
@@ -88,6 +87,7 @@ static void build(bool is_new)
 		kept_fd = fcntl(ledger_fd(guest->ledger), F_DUPFD_CLOEXEC, 3);
 		crash_watch(kept_fd);
 	}
+	tracking_build(guest, is_new);
 	if (demand_new(&demand, guest, &config))
 		model_fail("no data plane");
 	sleep_ns = 0;
@@ -200,17 +200,33 @@ static void check_waiters(void)
 	}
 }
 
-bool engine_turn(void)
+static int round_or_sleep(void)
 {
 	int r;
 
 	world.n_kernel_calls = 0;
-	if (sleep_ns) {
-		r = demand_sleep(demand, sleep_ns);
-		sleep_ns = 0;
-	} else {
-		r = demand_step(demand, &sleep_ns);
-	}
+	if (!sleep_ns)
+		return demand_step(demand, &sleep_ns);
+	r = demand_sleep(demand, sleep_ns);
+	sleep_ns = 0;
+	return r;
+}
+
+void engine_round(void)
+{
+	int r = round_or_sleep();
+
+	if (world.is_frozen)
+		return;
+	if (r < 0)
+		model_fail("the engine gave up: %d", r);
+	take_notices();
+}
+
+bool engine_turn(void)
+{
+	int r = round_or_sleep();
+
 	if (world.is_frozen) {
 		engine_recover();
 		return false;
@@ -281,6 +297,7 @@ bool engine_hide_area(struct area *area)
 	struct command command = { .kind = COMMAND_CLOSE, .mapping = area->mapping };
 
 	area->is_open = false; /* for a successor, too */
+	area->mapping->stage = MAPPING_LEAVING;
 	world.n_kernel_calls = 0;
 	(void)demand_command(demand, &command);
 	if (world.is_frozen) {
@@ -308,8 +325,10 @@ static void graduate(void)
 {
 	for (unsigned int i = 0; i < world.n_memories; i++)
 		/* poison needs the registration: a discard clears its mark */
-		if (world.memories[i].is_tracked || world.memories[i].memory->n_poisoned)
+		if (world.memories[i].memory->n_poisoned)
 			return;
+	if (tracking_is_on())
+		return;
 	trace("the guest graduates", 0, 0, 0, 0);
 	for (unsigned int i = 0; i < world.n_memories; i++)
 		engine_command(COMMAND_GRADUATE, &world.memories[i], (struct page_range){}, false);
@@ -349,11 +368,6 @@ unsigned int engine_page_state(const struct model_memory *memory, uint64_t page)
 bool engine_is_in_doubt(const struct model_memory *memory, uint64_t page)
 {
 	return put_is_in_doubt(demand, memory->memory, page);
-}
-
-void engine_track(struct model_memory *memory)
-{
-	dirty_maps_arm(&memory->memory->dirty, 0, memory->dirty, 0, memory_n_pages(memory->memory));
 }
 
 /* Every page that is filling belongs to exactly one slot. */

@@ -7,6 +7,7 @@
 #include "kernel/backing.h"
 #include "kernel/closing.h"
 #include "kernel/pagemap.h"
+#include "kernel/proc-memory.h"
 #include "kernel/pidfd.h"
 #include "parties.h"
 
@@ -47,6 +48,16 @@ int backing_find_data(int fd, uint64_t offset, uint64_t end, uint64_t *ret_offse
 	*ret_offset = max_u64(page * page_bytes, offset);
 	*ret_length_bytes = min_u64(stop * page_bytes, end) - *ret_offset;
 	return 0;
+}
+
+int backing_hole_end(int fd, uint64_t offset, uint64_t end, uint64_t *ret_end)
+{
+	uint64_t length = 0;
+	int r = backing_find_data(fd, offset, end, ret_end, &length);
+
+	if (!length)
+		*ret_end = end;
+	return r;
 }
 
 int backing_length(int fd, uint64_t *ret_length_bytes)
@@ -91,6 +102,22 @@ int backing_write(int fd, uint64_t offset, const void *bytes, uint64_t length_by
 	return 0;
 }
 
+/* Nobody saves pages before they are written here. */
+int backing_read(int fd, uint64_t offset, void *bytes, uint64_t length_bytes)
+{
+	model_fail("a page was copied");
+}
+
+int proc_memory_open(int *ret_fd, pid_t pid)
+{
+	model_fail("a process was opened");
+}
+
+int proc_memory_peek(int fd, struct hva start, void *buffer, uint64_t length_bytes)
+{
+	model_fail("a page was copied");
+}
+
 /* ---- page maps ---- */
 
 int pagemap_open(int *ret_fd, pid_t pid)
@@ -130,6 +157,29 @@ int pagemap_read(int fd, struct hva start, uint64_t *ret_words, uint64_t n_words
 	if (area->ptes[page].is_wp)
 		*ret_words |= PAGEMAP_UFFD_WP;
 	return 0;
+}
+
+int pagemap_first_used(int fd, struct hva_range range, bool *ret_is_used, struct hva *ret_first)
+{
+	unsigned int process = (unsigned int)(fd - FAKE_FD_FIRST) / 16;
+	uint64_t end = range.start.v + range.length_bytes, page = 0;
+
+	*ret_is_used = false;
+	for (uint64_t at = range.start.v; at < end; at += 4096) {
+		struct area *area = area_at(process, at, &page);
+
+		if (!area || area->ptes[page].kind == PTE_NONE)
+			continue;
+		*ret_is_used = true;
+		*ret_first = (struct hva){ at };
+		break;
+	}
+	return 0;
+}
+
+bool pagemap_is_used(uint64_t word)
+{
+	return word & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 }
 
 /* ---- processes ---- */

@@ -143,7 +143,7 @@ static bool is_past_end(const struct fill *fill, uint64_t page)
 
 static void check_protected(const struct fill *fill, uint64_t page)
 {
-	if (fill->area->is_armed && !(fill->flags & UFFD_FILL_WP))
+	if (tracking_is_on() && fill->area->is_armed && !(fill->flags & UFFD_FILL_WP))
 		model_fail("page %llu is filled without MODE_WP while a tracker is armed",
 			   (unsigned long long)page);
 }
@@ -310,24 +310,54 @@ int uffd_poison(int fd, struct hva_range range, uint64_t *ret_done_bytes)
 
 /* ---- the rest ---- */
 
+/* Several mappings are as good as one, and holes between them are left out. */
+static int protect_check(int fd, struct hva_range range, struct fill *ret, uint64_t *ret_n_pages)
+{
+	uint64_t n_mapped = 0;
+
+	*ret_n_pages = 0;
+	*ret = (struct fill){ .process = process_of(fd) };
+	if (!world.processes[ret->process].is_alive)
+		return UFFD_GONE;
+	if (world.processes[ret->process].n_changing || chance_one_in(150))
+		return UFFD_CHANGING;
+	ret->area = area_at(ret->process, range.start.v, &ret->page);
+	if (!ret->area || !world.processes[ret->process].is_registered || !ret->area->is_armed)
+		return UFFD_UNMAPPED;
+	*ret_n_pages = range.length_bytes / area_memory(ret->area)->page_bytes;
+	if (range.length_bytes % area_memory(ret->area)->page_bytes ||
+	    ret->page + *ret_n_pages > ret->area->n_pages)
+		model_fail("a protection of %#llx bytes at %#llx is not whole pages",
+			   (unsigned long long)range.length_bytes,
+			   (unsigned long long)range.start.v);
+	for (uint64_t i = ret->page; i < ret->page + *ret_n_pages; i++)
+		n_mapped += ret->area->is_mapped[i];
+	return n_mapped ? 0 : UFFD_UNMAPPED;
+}
+
 int uffd_write_protect(int fd, struct hva_range range, bool protect)
 {
 	struct fill fill;
 	int r;
 
+	uint64_t n_pages;
+
+	harvest_others();
 	if (enter())
 		return 0;
-	r = fill_check(fd, range.start, range.length_bytes, 0, &fill);
-	trace("  write_protect(%#llx, %llu): %llu", range.start.v, protect, (uint64_t)r, 0);
+	r = protect_check(fd, range, &fill, &n_pages);
+	trace("  write_protect(%#llx, %llu pages, %llu): %llu", range.start.v, n_pages, protect,
+	      (uint64_t)r);
 	if (r)
 		return r;
-	if (!fill.area->is_armed)
-		return UFFD_UNMAPPED;
-	for (uint64_t i = 0; i < range.length_bytes / area_memory(fill.area)->page_bytes; i++)
-		fill.area->ptes[fill.page + i].is_wp = protect;
+	for (uint64_t i = fill.page; i < fill.page + n_pages; i++)
+		if (fill.area->is_mapped[i])
+			fill.area->ptes[i].is_wp = protect;
 	if (!protect)
 		uffd_wake_threads(fill.process, range.start.v, range.length_bytes);
-	return crash_point() ? 0 : 0;
+	(void)crash_point();
+	harvest_others();
+	return 0;
 }
 
 int uffd_wake(int fd, struct hva_range range)

@@ -33,15 +33,8 @@ void thread_begin(struct thread *thread, struct area *area, uint64_t page, bool 
 /* The bit must be there before the guest goes on. */
 static void check_dirty(const struct area *area, uint64_t page)
 {
-	const struct model_memory *memory = area_memory(area);
-	uint64_t at = area->first_page + page;
-	bool is_written = !area->ptes[page].is_wp && world.processes[area->process].is_wp_async;
-
-	if (!area->is_armed || world.is_frozen || is_written)
-		return;
-	if (!(memory->dirty[at / 64] >> at % 64 & 1))
-		model_fail("page %llu was written, and the dirty map does not say so",
-			   (unsigned long long)at);
+	if (area->is_armed)
+		tracking_check_write(area_memory(area), area->first_page + page);
 }
 
 static void check_poison(const struct area *area, uint64_t page)
@@ -111,6 +104,19 @@ void thread_discard(struct thread *thread, struct area *area, struct page_range 
 	process->n_changing++;
 }
 
+/* What it takes is no loss if that is what is left. */
+static bool takes_bytes(const struct area *area, uint64_t page, bool is_remove)
+{
+	const struct model_memory *memory = area_memory(area);
+	uint64_t at = area->first_page + page;
+	const struct pte *pte = &area->ptes[page];
+
+	if (memory_is_shared(memory))
+		return is_remove && memory->file.pages[at].token != 0;
+	return (pte->kind == PTE_OWN || pte->kind == PTE_SWAP) &&
+	       pte->token != oracle_discarded(memory, at);
+}
+
 static void thread_zap(struct thread *thread)
 {
 	struct model_memory *memory = area_memory(thread->area);
@@ -118,6 +124,11 @@ static void thread_zap(struct thread *thread)
 	for (uint64_t i = thread->page; i < thread->page + thread->n_pages; i++) {
 		uint64_t at = thread->area->first_page + i;
 
+		if (takes_bytes(thread->area, i, thread->is_remove))
+			oracle_discard_takes(thread->area, i);
+		/* a huge page that was written between the word of it and this: no scan tells */
+		if (memory->kind == BACKING_HUGETLB && !thread->area->ptes[i].is_wp)
+			tracking_ignore(memory, at);
 		if (thread->is_remove)
 			memory_punch(memory, at);
 		else

@@ -61,6 +61,44 @@ MUTATIONS = {
     'doubt-forgotten': ('put.c', [('if (!put_is_in_doubt(demand, memory, page))', 'if (true)')]),
     'unplugged-unheard': ('command.c', [(
         'if (mapper->is_gone || !uffd_is_changing(mapper->uffd))', 'if (true)')]),
+    # what was written
+    'scan-not-protected-again': ('scan.c', [('(PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)', 'PM_SCAN_CHECK_WPASYNC')]),
+    'scan-ends-early': ('scan.c', [(
+        '	while (at.v < end.v) {\n		struct hva walk_end', '	if (at.v < end.v) {\n		struct hva walk_end')]),
+    'filling-is-told': ('dirty-log.c', [(
+        'if (state == PAGE_PRESENT || state == PAGE_REMOVED)', 'if (true || state == PAGE_PRESENT)')]),
+    'vector-forgotten': ('dirty-adopt.c', [('	scan_recover(log->guest);\n', '')]),
+    'wp-not-protected-again': ('dirty-log.c', [(
+        'r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;', 'r = 0;')]),
+    'lost-reply-forgotten': ('dirty-log.c', [(
+        'clear_unacked(log, slot, epoch != consumer->epoch);', 'clear_unacked(log, slot, false);')]),
+    'epoch-after-move': ('dirty-log.c', [(
+        '''	consumer->epoch++;
+	(void)put_consumer(log, slot); /* as long as it was */
+''', '''	consumer->epoch++;
+''')]),
+    'late-discard-forgotten': ('dirty-log.c', [(
+        'r = discards_keep(log->guest->view, memory, slot, &n_pages);', 'r = 0;')]),
+    'discard-before-begin-forgotten': ('dirty-log.c', [(
+        'r = discards_begin(log->guest->view, memory, slot, &n_pages);', 'r = 0;')]),
+    'cleared-before-set': ('dirty-map.c', [(
+        '''		atomic_fetch_or_explicit(&to[i], bits, memory_order_release);
+		/* a kill here leaves them in both */
+		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+''', '''		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+		atomic_fetch_or_explicit(&to[i], bits, memory_order_release);
+''')]),
+    'taken-before-set': ('dirty-map.c', [(
+        '''		atomic_store_explicit(&to[i],
+				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
+				      memory_order_release);
+		/* a kill here leaves them in both */
+		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+''', '''		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+		atomic_store_explicit(&to[i],
+				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
+				      memory_order_release);
+''')]),
     'owner-writes-unheard': ('command.c', [('''	if (n)
 		command_wake(demand, command);
 ''', '')]),

@@ -92,7 +92,8 @@ void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token)
 void oracle_write(struct model_memory *memory, uint64_t page, uint64_t token)
 {
 	expect(memory, page, token);
-	memory->expected[page].is_changed |= memory->is_tracked;
+	memory->expected[page].is_touched = true;
+	memory->expected[page].n_changes++;
 }
 
 void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove)
@@ -102,12 +103,27 @@ void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove)
 	const struct file_page *cached = &memory->file.pages[at];
 
 	memory->expected[at].n_discards++;
+	memory->expected[at].is_touched = true;
+	/* what is absent is zero as soon as the engine has heard; what is there, when it goes */
+	if (is_remove || !memory_is_shared(memory))
+		memory->expected[at].n_changes++;
 	if (!is_remove && memory_is_shared(memory) &&
 	    world.processes[area->process].has_remove_events &&
 	    (!cached->is_cached || cached->is_foreign))
 		expect_also(memory, at, cached->token);
 	if (!is_remove && cached->is_foreign) /* while it is restored */
 		expect_also(memory, at, TOKEN_TORN);
+}
+
+void oracle_discard_takes(struct area *area, uint64_t page)
+{
+	struct model_memory *memory = area_memory(area);
+	uint64_t at = area->first_page + page;
+
+	memory->expected[at].n_changes++;
+	/* it was touched anew between the word of the discard and this: the guest does not know itself */
+	if (engine_page_state(memory, at) == PAGE_PRESENT)
+		tracking_ignore(memory, at);
 }
 
 void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool has_happened)
@@ -120,12 +136,15 @@ void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool 
 	if (!has_happened) {
 		/* the engine may have heard of it, or not */
 		expect_also(memory, at, oracle_discarded(memory, at));
+		if (is_remove || !memory_is_shared(memory))
+			memory->expected[at].n_changes--;
 		return;
 	}
 	if (!is_remove && memory_is_shared(memory))
 		return;
 	/* of what nobody said the tracker need not know, not even that it was written before */
-	memory->expected[at].is_changed = memory->is_tracked && !is_silent;
+	if (is_silent)
+		tracking_ignore(memory, at);
 	expect(memory, at, oracle_discarded(memory, at));
 	/* What is absent may be filled after all: nobody told the engine. */
 	if (is_silent && is_to_come(memory, at))
@@ -134,7 +153,8 @@ void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool 
 
 void oracle_punched(struct model_memory *memory, uint64_t page)
 {
-	memory->expected[page].is_changed = false; /* no tracker knows, either */
+	memory->expected[page].is_touched = true;
+	tracking_ignore(memory, page);
 	if (!is_to_come(memory, page)) {
 		expect(memory, page, 0);
 		return;
@@ -154,10 +174,12 @@ void oracle_announced(struct model_memory *memory, uint64_t page)
 		    page - area->first_page < area->n_pages)
 			is_there |= area->ptes[page - area->first_page].kind != PTE_NONE;
 	}
-	if (!is_there)
+	if (!is_there) {
 		expect(memory, page, oracle_discarded(memory, page));
-	else if (memory->file.pages[page].is_foreign)
+		memory->expected[page].n_changes++;
+	} else if (memory->file.pages[page].is_foreign) {
 		expect(memory, page, memory->file.pages[page].token); /* others made the new page */
+	}
 	/* else the guest went on with it, and nothing takes it away */
 }
 

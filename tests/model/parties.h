@@ -46,7 +46,7 @@ uint64_t area_address(const struct area *area, uint64_t page);
 /* The area of @process at @address; NULL if there is none. */
 struct area *area_at(unsigned int process, uint64_t address, uint64_t *ret_page);
 struct model_memory *area_memory(const struct area *area);
-/* Write-protect everything, as arming a tracker does. */
+/* Register it for write-protection, and protect everything. */
 void area_arm(struct area *area);
 
 /* ---- fake-uffd.c ---- */
@@ -71,8 +71,9 @@ void thread_abort(struct thread *thread);
 void oracle_init(struct model_memory *memory);
 void oracle_read(struct model_memory *memory, uint64_t page, uint64_t token);
 void oracle_write(struct model_memory *memory, uint64_t page, uint64_t token);
-/* A discard begins; its pages go; or its process died before. */
+/* A discard begins; it takes a page that is there; its pages have gone; or its process died before. */
 void oracle_discard_begins(struct area *area, uint64_t page, bool is_remove);
+void oracle_discard_takes(struct area *area, uint64_t page);
 void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool has_happened);
 /* The file's page went, and nobody said so. */
 void oracle_punched(struct model_memory *memory, uint64_t page);
@@ -113,7 +114,8 @@ void engine_show_area(struct area *area);
 /* Of one that is leaving. Return: false if it is too early. */
 bool engine_hide_area(struct area *area);
 void engine_open_area(struct area *area);
-void engine_track(struct model_memory *memory);
+/* One round or sleep, and nothing else: whoever calls finds out whether the engine has died. */
+void engine_round(void);
 bool engine_has_ended(void);
 /* No source is asked. */
 bool engine_is_idle(void);
@@ -125,6 +127,31 @@ void engine_check_rest(void);
 bool engine_is_in_doubt(const struct model_memory *memory, uint64_t page);
 /* enum page_state */
 unsigned int engine_page_state(const struct model_memory *memory, uint64_t page);
+
+/* ---- fake-scan.c ---- */
+
+/* Between them others go on whenever the kernel is entered. */
+void harvest_begin(void);
+void harvest_end(void);
+void harvest_others(void);
+
+/* ---- tracking.c: consumers of what was written ---- */
+
+struct guest;
+/* For an engine that begins, or takes over; before its first round. */
+void tracking_build(struct guest *guest, bool is_new);
+bool tracking_is_on(void);
+void tracking_start(unsigned int number);
+/* A consumer starts, reads or stops. */
+void tracking_act(void);
+/* A mapping is about to go. Return: false if the engine has died over it. */
+bool tracking_leave(struct area *area);
+/* The page was written just now. */
+void tracking_check_write(const struct model_memory *memory, uint64_t page);
+/* It changed in a way that nobody can know of. */
+void tracking_ignore(const struct model_memory *memory, uint64_t page);
+/* Nobody writes: everybody has been told of everything. */
+void tracking_check(void);
 
 /* ---- crash.c: dying ---- */
 
@@ -147,8 +174,6 @@ unsigned int coverage_report(uint64_t n_wanted);
 void chaos_step(void);
 /* Take out an area that is leaving, if the engine lets it go already. */
 void chaos_unplug(struct area *area);
-/* Arm a tracker on it, if nothing stands against it. */
-void chaos_track(struct model_memory *memory);
 /* Forget announcements of a former episode. */
 void chaos_reset(void);
 /* Set a world up, @n_steps of chaos, then calm: everybody must get what he waits for. */

@@ -28,6 +28,7 @@
 #define N_THREADS   10
 #define N_MEMORIES  2
 #define N_PAGES	    160 /* the most of one memory */
+#define N_CONSUMERS 3
 
 #define TOKEN_TORN  UINT64_C(0xdead00000000dead)
 
@@ -84,7 +85,7 @@ struct area {
 	bool is_open;
 	bool is_leaving; /* unregistered; shown until no message of it can come any more */
 	bool is_private; /* not the file's pages */
-	bool is_armed;	 /* a tracker is: registered for write-protection, all protected */
+	bool is_armed;	 /* registered for write-protection */
 	unsigned int process;
 	unsigned int memory;
 	struct hva start;
@@ -127,7 +128,9 @@ struct expected {
 	uint64_t others[8]; /* may be read instead; the first read decides */
 	unsigned int n_others;
 	unsigned int n_discards; /* under way: value or what a discard leaves */
-	bool is_changed;	 /* by the guest, since a tracker was armed */
+	uint64_t n_changes;	 /* that a consumer must be told of */
+	bool is_unknown;	 /* the engine takes it for absent, and its owner has filled it */
+	bool is_touched;	 /* by anybody but the engine, ever */
 	bool is_in_doubt;	 /* claimed by an engine that died: who made it cannot be told */
 	bool had_trouble;	 /* its bytes could not be had at some time: poison is right */
 };
@@ -147,9 +150,14 @@ struct model_memory {
 	bool is_source_changed;
 	uint64_t source_tokens[N_PAGES];
 	struct expected expected[N_PAGES];
-	_Atomic uint64_t dirty[(N_PAGES + 63) / 64];
-	bool is_tracked;
 	struct memory *memory; /* the engine's */
+};
+
+/* Who reads what was written. */
+struct model_consumer {
+	bool is_started;
+	uint64_t epoch;			    /* that it has got */
+	uint64_t seen[N_MEMORIES][N_PAGES]; /* n_changes of each page when it was copied */
 };
 
 struct world {
@@ -157,6 +165,7 @@ struct world {
 	struct area areas[N_AREAS];
 	struct thread threads[N_THREADS];
 	struct model_memory memories[N_MEMORIES];
+	struct model_consumer consumers[N_CONSUMERS];
 	unsigned int n_processes, n_memories, n_threads;
 
 	uint64_t now_ns;
@@ -167,6 +176,7 @@ struct world {
 	bool is_out_of_memory;
 	bool is_source_bad;
 	bool may_graduate;
+	bool may_track;
 	unsigned int crash_weight; /* crashes mend lost wake-ups: some episodes have few or none */
 	bool is_calm;		   /* nothing fails by chance */
 
