@@ -91,7 +91,8 @@ static enum found look(const char **ret_error)
 	*ret_error = NULL;
 	if (image_open(&image, "torn.ufdi", twice.fd, NULL, ret_error) < 0)
 		return NOTHING;
-	ck_assert_int_eq(image_cursor_new(&cursor, image), 0);
+	if (image_cursor_new(&cursor, image) < 0)
+		return WRONG;
 	if (image_n_memories(image) != 1 || image_memory(image, 0)->length_bytes != sizeof(bytes))
 		return WRONG;
 	if (image_read_pages(cursor, 0, 0, N_PAGES, bytes, ret_error) < 0)
@@ -112,7 +113,7 @@ START_TEST(cut_anywhere_it_is_the_older_or_the_newer_image_or_a_sentence)
 	for (uint64_t size = twice.sizes[1]; size-- > 0;) {
 		enum found expected = size < twice.sizes[0] ? NOTHING : OLDER;
 
-		ck_assert_int_eq(ftruncate(twice.fd, (off_t)size), 0);
+		n_wrong += ftruncate(twice.fd, (off_t)size) != 0;
 		n_wrong += look(&error) != expected ||
 			   (expected == NOTHING && !strstr(error, "torn.ufdi"));
 	}
@@ -150,11 +151,11 @@ START_TEST(a_flipped_bit_anywhere_is_told_or_harmless)
 		unsigned char byte = twice.bytes[at] ^ (unsigned char)(1u << at % 8);
 		enum found found;
 
-		ck_assert_int_eq(pwrite(twice.fd, &byte, 1, (off_t)at), 1);
+		n_wrong += pwrite(twice.fd, &byte, 1, (off_t)at) != 1;
 		found = look(&error);
 		n_wrong += found != NEWER && (found != NOTHING || !strstr(error, "torn.ufdi"));
 		n_told += found == NOTHING;
-		ck_assert_int_eq(pwrite(twice.fd, twice.bytes + at, 1, (off_t)at), 1);
+		n_wrong += pwrite(twice.fd, twice.bytes + at, 1, (off_t)at) != 1;
 	}
 	ck_assert_uint_eq(n_wrong, 0);
 	ck_assert_uint_gt(n_told, 1000);
@@ -261,7 +262,7 @@ START_TEST(an_index_goes_on_behind_a_mark)
 		image_writer_add_memory(writer, "ram", n_pages * PAGE, PAGE, IMAGE_SHMEM, &memory),
 		0);
 	for (uint64_t i = 0; i < n_pages; i += 2)
-		ck_assert(image_writer_zero(writer, memory, i, 1) == 0);
+		n_wrong += image_writer_zero(writer, memory, i, 1) != 0;
 	ck_assert_int_eq(image_writer_commit(writer, NULL), 0);
 	image_writer_free(writer);
 	ck_assert_int_gt(lseek(fd, 0, SEEK_END), IMAGE_STRIDE);

@@ -40,8 +40,8 @@ static struct {
 
 ssize_t preadv2(int fd, const struct iovec *pieces, int n_pieces, off_t offset, int flags)
 {
-	ck_assert_int_eq(flags, RWF_NOWAIT);
-	ck_assert_int_eq(n_pieces, 1);
+	if (flags != RWF_NOWAIT || n_pieces != 1)
+		ck_abort_msg("not as the demand thread reads");
 	if (disk.cold_in && rand_r(&disk.seed) % disk.cold_in == 0) {
 		size_t n = (size_t)rand_r(&disk.seed) % pieces->iov_len;
 
@@ -88,6 +88,7 @@ static inline int read_bytes(struct source *source, uint64_t offset, uint64_t le
 					  .length_bytes = length,
 					  .buffer = request_buffer,
 					  .spare = request_spare };
+	unsigned int n_beyond = 0;
 	int r;
 
 	memset(request_buffer, 0xee, length + 64);
@@ -97,8 +98,10 @@ static inline int read_bytes(struct source *source, uint64_t offset, uint64_t le
 		ck_assert(request.is_in_ring && disk.token == (uintptr_t)&request);
 		r = source_finish(source, &request, disk_complete());
 	}
+	/* one assertion for all: each costs a message to the harness */
 	for (unsigned int i = 0; i < 64; i++)
-		ck_assert_int_eq(request_buffer[length + i], 0xee);
+		n_beyond += request_buffer[length + i] != 0xee;
+	ck_assert_uint_eq(n_beyond, 0);
 	return r;
 }
 
@@ -204,7 +207,7 @@ static inline void check_read(struct source *source, uint64_t first, uint64_t n)
 
 static inline void check_source(struct source *source, unsigned int n_reads)
 {
-	uint64_t length = 0;
+	uint64_t length = 0, n_wrong = 0;
 
 	for (unsigned int i = 0; i < n_reads; i++) {
 		uint64_t first = (uint64_t)rand_r(&disk.seed) % N_PAGES;
@@ -216,10 +219,11 @@ static inline void check_source(struct source *source, unsigned int n_reads)
 	for (uint64_t at = 0; at < BYTES; at += length) {
 		int kind = source_extent(source, at, BYTES - at, &length);
 
-		ck_assert(is_aligned(length, PAGE) && length > 0);
+		n_wrong += !is_aligned(length, PAGE) || length == 0;
 		for (uint64_t i = at; kind == SOURCE_ZERO && i < at + length; i++)
-			ck_assert_int_eq(content[i], 0);
+			n_wrong += content[i] != 0;
 	}
+	ck_assert_uint_eq(n_wrong, 0);
 }
 
 static inline void write_diff(const char *name, bool is_base, unsigned int seed)
