@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "machine.h"
+#include "tracked.h"
 
 /* How often RESULT_FILL looks whether all is there. */
 #define LOOK_NS (100 * NSEC_PER_USEC)
@@ -39,8 +40,7 @@ static uint64_t next_random(uint64_t *seed)
 	return *seed;
 }
 
-/* The first @n of a shuffle of all pages; both arms of a round get the same. */
-static void make_order(struct bench *bench, const struct arm *arm, uint64_t n_pages)
+void bench_make_order(struct bench *bench, const struct arm *arm, uint64_t n_pages)
 {
 	uint64_t seed = bench->seed;
 
@@ -112,7 +112,7 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static double percentile_ns(uint32_t *latencies_ns, uint64_t n, unsigned int percent)
+double bench_percentile_ns(uint32_t *latencies_ns, uint64_t n, unsigned int percent)
 {
 	if (!n)
 		die("not one page was absent");
@@ -145,7 +145,8 @@ static double measure(struct bench *bench, const struct arm *arm, const struct r
 		return fill_ns(ram);
 	default:
 		n = touch(bench, arm, ram);
-		return percentile_ns(bench->latencies_ns, n, arm->result == RESULT_P50 ? 50 : 99);
+		return bench_percentile_ns(bench->latencies_ns, n,
+					   arm->result == RESULT_P50 ? 50 : 99);
 	}
 }
 
@@ -217,8 +218,10 @@ double arm_run(struct bench *bench, const struct arm *arm, int cpu)
 	struct ram ram;
 	double result;
 
+	if (arm->server == SERVER_ENGINE || arm->server == SERVER_CALLS)
+		return tracked_run(bench, arm, cpu);
 	map_ram(bench, arm, &ram);
-	make_order(bench, arm, ram.length_bytes / ram.page_bytes);
+	bench_make_order(bench, arm, ram.length_bytes / ram.page_bytes);
 	attach(bench, arm, &ram, cpu);
 	result = measure(bench, arm, &ram);
 	if (arm->server == SERVER_UFDD)

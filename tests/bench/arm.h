@@ -29,15 +29,21 @@ struct bench {
 /* Room for as many touches as an image has pages. */
 void bench_new(struct bench *bench, const char *ufdd, const char *folder, uint64_t image_bytes);
 
-enum arm_server { SERVER_HANDLER, SERVER_UFDD };
+enum arm_server {
+	SERVER_HANDLER,
+	SERVER_UFDD,
+	SERVER_ENGINE, /* of memory that is tracked: libufd-pager in this process */
+	SERVER_CALLS,  /* the same: nothing but system calls */
+};
 
 enum arm_source { FROM_IMAGE, FROM_BACKING, FROM_ZERO };
 
 enum arm_result {
-	RESULT_P50,  /* nanoseconds of a touch */
-	RESULT_P99,  /* the same */
-	RESULT_WALK, /* nanoseconds from the first touch to the last */
-	RESULT_FILL, /* nanoseconds until everything is in the backing, without a touch */
+	RESULT_P50,	/* nanoseconds of a touch */
+	RESULT_P99,	/* the same */
+	RESULT_WALK,	/* nanoseconds from the first touch to the last */
+	RESULT_FILL,	/* nanoseconds until everything is in the backing, without a touch */
+	RESULT_HARVEST, /* of memory that is tracked: nanoseconds to learn what was written */
 };
 
 struct arm {
@@ -53,8 +59,15 @@ struct arm {
 	bool only_absent;		 /* touch no page that is in the backing already */
 	bool has_window, has_background; /* of SERVER_UFDD */
 	unsigned int background_mib_s;
+	bool is_sync;	 /* of memory that is tracked: a message a write */
 	uint64_t gap_ns; /* between two touches */
 };
+
+/* The first @arm->n_touches of a shuffle of all pages, into bench->order; both arms of a round get the same. */
+void bench_make_order(struct bench *bench, const struct arm *arm, uint64_t n_pages);
+
+/* Sorts. */
+double bench_percentile_ns(uint32_t *latencies_ns, uint64_t n, unsigned int percent);
 
 /* With the server on @cpu. */
 double arm_run(struct bench *bench, const struct arm *arm, int cpu);

@@ -240,3 +240,63 @@ void groups_restore(struct rows *rows, bool is_quick)
 	add_walks(rows, is_quick, false);
 	add_walks(rows, is_quick, true);
 }
+
+/* ---- what was written ---- */
+
+static const struct {
+	const char *name;
+	enum ram_kind kind;
+	unsigned int per_mille;
+	double gate;
+} harvests[] = {
+	{ "harvest, shmem, 0.1 % dirty", RAM_SHMEM, 1, 4.0 },
+	{ "harvest, shmem, 1 % dirty", RAM_SHMEM, 10, 3.0 },
+	{ "harvest, shmem, 10 % dirty", RAM_SHMEM, 100, 3.0 },
+	{ "harvest, shmem, 100 % dirty", RAM_SHMEM, 1000, 2.0 },
+	{ "harvest, anon, 1 % dirty", RAM_ANON, 10, 3.0 },
+};
+
+static const struct {
+	const char *name;
+	enum ram_kind kind;
+	bool is_sync;
+	double gate;
+} first_writes[] = {
+	{ "first write, shmem, scan", RAM_SHMEM, false, 2.0 },
+	{ "first write, anon, scan", RAM_ANON, false, 2.0 },
+	{ "first write, shmem, wp", RAM_SHMEM, true, 2.5 },
+};
+
+static void add_tracked(struct rows *rows, struct arm arm, const char *name, double gate)
+{
+	struct row *row = add(rows, GROUP_DIRTY, false, "%s: engine / raw", name);
+
+	row->floor = arm.is_sync ? FLOOR_PING_PONG : FLOOR_MEMCPY;
+	arm.name = "raw";
+	arm.server = SERVER_CALLS;
+	row->below = arm;
+	arm.name = "engine";
+	arm.server = SERVER_ENGINE;
+	row->above = arm;
+	aim(row, false, 1.1, gate);
+}
+
+void groups_dirty(struct rows *rows, bool is_quick)
+{
+	struct arm arm = { .length_bytes = groups_image_bytes(is_quick) };
+	uint64_t n_pages = arm.length_bytes / ram_page_bytes(RAM_SHMEM);
+
+	arm.result = RESULT_HARVEST;
+	for (unsigned int i = 0; i < sizeof(harvests) / sizeof(harvests[0]); i++) {
+		arm.kind = harvests[i].kind;
+		arm.n_touches = n_pages * harvests[i].per_mille / 1000;
+		add_tracked(rows, arm, harvests[i].name, harvests[i].gate);
+	}
+	arm.result = RESULT_P50;
+	arm.n_touches = is_quick ? 2000 : 10000;
+	for (unsigned int i = 0; i < sizeof(first_writes) / sizeof(first_writes[0]); i++) {
+		arm.kind = first_writes[i].kind;
+		arm.is_sync = first_writes[i].is_sync;
+		add_tracked(rows, arm, first_writes[i].name, first_writes[i].gate);
+	}
+}

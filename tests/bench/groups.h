@@ -10,6 +10,7 @@
 
 #define GROUP_FAULT   "fault"
 #define GROUP_RESTORE "restore"
+#define GROUP_DIRTY   "dirty"
 
 /* The largest memory of any row, and so the size of the saved one. */
 uint64_t groups_image_bytes(bool is_quick);
@@ -26,3 +27,4 @@ struct rows {
 /* All rows of a group, with fewer touches if it must be quick. */
 void groups_fault(struct rows *rows, bool is_quick);
 void groups_restore(struct rows *rows, bool is_quick);
+void groups_dirty(struct rows *rows, bool is_quick);

@@ -34,7 +34,7 @@ static const struct effort late_effort = { .n_rounds = 1 };
 struct options {
 	const char *ufdd, *folder, *json, *only;
 	bool is_quick, is_gated;
-	bool wants_fault, wants_restore;
+	bool wants_fault, wants_restore, wants_dirty;
 };
 
 static _Noreturn void usage(void)
@@ -85,9 +85,10 @@ static void parse_options(int argc, char **argv, struct options *options)
 	for (int i = optind; i < argc; i++) {
 		options->wants_fault |= !strcmp(argv[i], GROUP_FAULT);
 		options->wants_restore |= !strcmp(argv[i], GROUP_RESTORE);
+		options->wants_dirty |= !strcmp(argv[i], GROUP_DIRTY);
 	}
 	if (optind == argc)
-		options->wants_fault = options->wants_restore = true;
+		options->wants_fault = options->wants_restore = options->wants_dirty = true;
 	if (!options->ufdd || !options->folder)
 		usage();
 }
@@ -101,6 +102,8 @@ static void choose_rows(const struct options *options, bool has_two_cpus, struct
 		groups_fault(&all, options->is_quick);
 	if (options->wants_restore)
 		groups_restore(&all, options->is_quick);
+	if (options->wants_dirty)
+		groups_dirty(&all, options->is_quick);
 	ret->n = 0;
 	for (unsigned int i = 0; i < all.n; i++) {
 		const struct row *row = &all.rows[i];
