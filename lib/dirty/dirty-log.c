@@ -447,8 +447,12 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		n_discarded[i] = atomic_load_explicit(&memory->n_discarded, memory_order_acquire);
 		dirty_map_take(map->pending, map->unacked, memory_n_pages(memory));
 	}
-	/* what was taken is protected again before anybody is told of it */
-	if (log->tracker->protect_again && log->settle)
+	/*
+	 * What was taken is protected again before anybody is told of it. And with any tracker: a page is there, and may
+	 * have been written, before the thread that put it there says so; it would be deferred, and be missing in
+	 * the last copy of a guest that stands still.
+	 */
+	if (log->settle)
 		log->settle(log->userdata);
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
 	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++) {
