@@ -300,28 +300,24 @@ int dirty_log_harvest(struct dirty_log *log)
 
 /* ---- epochs ---- */
 
-static void clear_unacked(struct dirty_log *log, uint32_t slot, bool is_back)
+/* The epoch that was handed out last did not arrive. */
+static void unacked_back(struct dirty_log *log, uint32_t slot)
 {
 	struct guest *guest = log->guest;
+	struct consumer *consumer = &log->consumers[slot];
 
 	for (uint32_t i = 0; i < guest->n_memories; i++) {
 		struct dirty_map *map = &guest->memories[i]->dirty.maps[slot];
 		uint64_t n_pages = memory_n_pages(guest->memories[i]);
 
-		if (!map->pending)
-			continue;
-		if (is_back)
+		if (map->pending)
 			dirty_map_move(map->unacked, map->pending, n_pages);
-		else
-			dirty_map_clear(map->unacked, n_pages);
 	}
-	if (is_back) {
-		log->consumers[slot].pending_uncertain_bytes +=
-			log->consumers[slot].unacked_uncertain_bytes;
-		log->consumers[slot].pending_strange += log->consumers[slot].unacked_strange;
-	}
-	log->consumers[slot].unacked_uncertain_bytes = 0;
-	log->consumers[slot].unacked_strange = 0;
+	log->acknowledged &= ~(UINT32_C(1) << slot);
+	consumer->pending_uncertain_bytes += consumer->unacked_uncertain_bytes;
+	consumer->pending_strange += consumer->unacked_strange;
+	consumer->unacked_uncertain_bytes = 0;
+	consumer->unacked_strange = 0;
 }
 
 int dirty_log_acknowledge(struct dirty_log *log, uint32_t slot, uint64_t epoch)
@@ -332,7 +328,10 @@ int dirty_log_acknowledge(struct dirty_log *log, uint32_t slot, uint64_t epoch)
 		return DIRTY_UNKNOWN;
 	if (epoch == consumer->epoch)
 		consumer->begun_ns = consumer->taken_ns;
-	clear_unacked(log, slot, epoch != consumer->epoch);
+	if (epoch == consumer->epoch)
+		log->acknowledged |= UINT32_C(1) << slot;
+	else
+		unacked_back(log, slot);
 	/* however often a reply is lost, the next one has the same number */
 	consumer->epoch = epoch;
 	return 0;
@@ -380,7 +379,7 @@ void dirty_log_take_back(struct dirty_log *log, uint32_t slot)
 {
 	struct consumer *consumer = &log->consumers[slot];
 
-	clear_unacked(log, slot, true);
+	unacked_back(log, slot);
 	consumer->epoch--;
 	consumer->stage = CONSUMER_STARTED;
 	(void)put_consumer(log, slot); /* as long as it was */
@@ -432,7 +431,9 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 {
 	struct consumer *consumer = &log->consumers[slot];
 	struct guest *guest = log->guest;
-	uint64_t n_discarded[MAX_MEMORIES] = {}, dirty_bytes = 0, kept_bytes = 0;
+	uint64_t n_discarded[MAX_MEMORIES], n_taken[MAX_MEMORIES];
+	uint64_t dirty_bytes = 0, kept_bytes = 0;
+	bool is_acknowledged = log->acknowledged >> slot & 1;
 	int r;
 
 	consumer->stage = CONSUMER_READING;
@@ -445,8 +446,10 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		if (!map->pending)
 			continue;
 		n_discarded[i] = atomic_load_explicit(&memory->n_discarded, memory_order_acquire);
-		dirty_map_take(map->pending, map->unacked, memory_n_pages(memory));
+		n_taken[i] = dirty_map_take(map->pending, map->unacked, memory_n_pages(memory),
+					    is_acknowledged);
 	}
+	log->acknowledged &= ~(UINT32_C(1) << slot);
 	/*
 	 * What was taken is protected again before anybody is told of it. And with any tracker: a page is there, and may
 	 * have been written, before the thread that put it there says so; it would be deferred, and be missing in
@@ -457,21 +460,21 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
 	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++) {
 		struct memory *memory = guest->memories[i];
+		uint64_t deferred_bytes = 0;
 
 		if (!memory->dirty.maps[slot].pending)
 			continue;
-		defer_unfilled(memory, slot, &kept_bytes);
+		defer_unfilled(memory, slot, &deferred_bytes);
+		kept_bytes += deferred_bytes;
 		r = keep_discards(log, slot, memory, n_discarded[i], &kept_bytes);
-		dirty_bytes += dirty_map_count(memory->dirty.maps[slot].unacked,
-					       memory_n_pages(memory)) *
-			       memory->page_bytes;
+		dirty_bytes += n_taken[i] * memory->page_bytes - deferred_bytes;
 	}
 	if (r < 0) {
 		dirty_log_take_back(log, slot);
 		return r;
 	}
-	consumer->unacked_uncertain_bytes += consumer->pending_uncertain_bytes;
-	consumer->unacked_strange += consumer->pending_strange;
+	consumer->unacked_uncertain_bytes = consumer->pending_uncertain_bytes;
+	consumer->unacked_strange = consumer->pending_strange;
 	consumer->pending_uncertain_bytes = kept_bytes;
 	consumer->pending_strange = 0;
 	consumer->taken_ns = now_ns;

@@ -12,10 +12,10 @@
  *	stopping | what there was, whole or in part	| all is gone -> free; crash -> free
  *
  * A read, in this order, each step in the ledger before the next begins:
- *	1. the epoch before was acknowledged: unacked is cleared; or did not arrive: back to pending
+ *	1. the epoch before did not arrive: unacked goes back to pending
  *	2. harvest: what was written is marked in the pending maps of all consumers
  *	3. the record: stage reading, the next epoch
- *	4. pending moves to unacked; with the tracker wp, these pages are protected again, when the demand
+ *	4. pending moves to unacked, in the place of what was acknowledged; with the tracker wp, these pages are protected again, when the demand
  *	   thread has done what it had begun
  *	5. the record: stage started
  * Nobody was told of an epoch in stage reading, so a successor takes it back. A kill at any instruction
@@ -72,8 +72,9 @@ struct dirty_log {
 	 * page may be taken and protected again too early. NULL: there is no such thread.
 	 */
 	void (*settle)(void *userdata);
-	void *userdata;	    /* for @settle */
-	uint32_t told_gone; /* bit a mapper: what it may have written last is marked */
+	void *userdata;	       /* for @settle */
+	uint32_t acknowledged; /* bit a consumer: what is unacked goes with the next epoch */
+	uint32_t told_gone;    /* bit a mapper: what it may have written last is marked */
 	/* ever, in this process */
 	_Atomic uint64_t n_reads, n_scans, n_reported, n_strange;
 	_Atomic uint64_t uncertain_bytes, unarmed_bytes;

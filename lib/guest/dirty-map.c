@@ -87,27 +87,26 @@ void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pag
 	}
 }
 
-void dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages)
+uint64_t dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages,
+			bool is_replacing)
 {
+	uint64_t n = 0;
+
 	for (uint64_t i = 0; i < dirty_map_words(n_pages); i++) {
 		/* pairs with the release in dirty_map_set() */
 		uint64_t bits = atomic_load_explicit(&from[i], memory_order_acquire);
+		uint64_t before = atomic_load_explicit(&to[i], memory_order_relaxed);
+		uint64_t after = is_replacing ? bits : before | bits;
 
-		if (!bits)
-			continue;
-		atomic_store_explicit(&to[i],
-				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
-				      memory_order_release);
+		if (after != before)
+			atomic_store_explicit(&to[i], after, memory_order_release);
 		/* a kill here leaves them in both */
-		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+		if (bits)
+			atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+		if (after)
+			n += (uint64_t)__builtin_popcountll(after);
 	}
-}
-
-void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages)
-{
-	for (uint64_t i = 0; i < dirty_map_words(n_pages); i++)
-		if (atomic_load_explicit(&words[i], memory_order_relaxed))
-			atomic_store_explicit(&words[i], 0, memory_order_relaxed);
+	return n;
 }
 
 void dirty_maps_place(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,

@@ -63,10 +63,12 @@ uint64_t dirty_map_count(const _Atomic uint64_t *words, uint64_t n_pages);
 
 /* All bits that are set in @from now; those that are set meanwhile stay there. */
 void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages);
-/* The same to a map that only this thread writes. */
-void dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages);
-
-void dirty_map_clear(_Atomic uint64_t *words, uint64_t n_pages);
+/*
+ * The same to a map that only this thread writes; what was there before goes if @is_replacing. Return: how many bits
+ * are set there then.
+ */
+uint64_t dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages,
+			bool is_replacing);
 
 /* Consumer @slot has its maps in @area. Nobody marks there before they are armed. */
 void dirty_maps_place(struct dirty_maps *maps, uint32_t slot, void *area, uint64_t area_offset,

@@ -67,9 +67,9 @@ WRAP_VOID(ledger_drop_record, (struct ledger * ledger, uint32_t tag, uint32_t id
 	  (ledger, tag, id))
 WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
 	  (from, to, n_pages))
-WRAP_VOID(dirty_map_take, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
-	  (from, to, n_pages))
-WRAP_VOID(dirty_map_clear, (_Atomic uint64_t *words, uint64_t n_pages), (words, n_pages))
+WRAP(uint64_t, dirty_map_take,
+     (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
+     (from, to, n_pages, is_replacing))
 WRAP_VOID(dirty_maps_mark, (struct dirty_maps * maps, struct page_range pages), (maps, pages))
 
 /* ---- in the pager ---- */

@@ -59,7 +59,9 @@ WRAP(bool, page_states_move,
      (states, page, from, to))
 WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
 	  (from, to, n_pages))
-WRAP_VOID(dirty_map_clear, (_Atomic uint64_t *words, uint64_t n_pages), (words, n_pages))
+WRAP(uint64_t, dirty_map_take,
+     (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
+     (from, to, n_pages, is_replacing))
 WRAP(int, ledger_put_record,
      (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
      (ledger, tag, id, data, n_bytes))

@@ -38,21 +38,33 @@ START_TEST(a_run_is_found_where_it_was_set)
 }
 END_TEST
 
+static const bool ways[] = { false, true };
+
 START_TEST(bits_go_to_where_they_belong_and_leave_none_behind)
 {
 	_Atomic uint64_t from[N_WORDS] = { 1, 0, UINT64_MAX, 8 }, to[N_WORDS] = { 2, 4, 1, 0 };
 
-	if (_i)
+	if (ways[_i])
 		dirty_map_move(from, to, N_PAGES);
 	else
-		dirty_map_take(from, to, N_PAGES);
+		ck_assert_uint_eq(dirty_map_take(from, to, N_PAGES, false), 2 + 1 + 64 + 1);
 	ck_assert_uint_eq(dirty_map_count(from, N_PAGES), 0);
 	ck_assert_uint_eq(to[0], 3);
 	ck_assert_uint_eq(to[1], 4);
 	ck_assert_uint_eq(to[2], UINT64_MAX);
 	ck_assert_uint_eq(to[3], 8);
-	dirty_map_clear(to, N_PAGES);
-	ck_assert_uint_eq(dirty_map_count(to, N_PAGES), 0);
+}
+END_TEST
+
+START_TEST(what_was_acknowledged_goes_when_the_next_comes)
+{
+	_Atomic uint64_t from[N_WORDS] = { 1, 0, 0, 8 }, to[N_WORDS] = { 2, 4, 0, 8 };
+
+	ck_assert_uint_eq(dirty_map_take(from, to, N_PAGES, true), 2);
+	ck_assert_uint_eq(dirty_map_count(from, N_PAGES), 0);
+	ck_assert_uint_eq(to[0], 1);
+	ck_assert_uint_eq(to[1], 0);
+	ck_assert_uint_eq(to[3], 8);
 }
 END_TEST
 
@@ -78,8 +90,6 @@ START_TEST(only_those_who_are_armed_are_told)
 }
 END_TEST
 
-static const bool ways[] = { false, true };
-
 int main(void)
 {
 	return unit_run(
@@ -87,6 +97,7 @@ int main(void)
 		(struct unit_test[]){
 			UNIT_TABLE(a_run_is_found_where_it_was_set, runs),
 			UNIT_TABLE(bits_go_to_where_they_belong_and_leave_none_behind, ways),
+			UNIT(what_was_acknowledged_goes_when_the_next_comes),
 			UNIT(only_those_who_are_armed_are_told),
 			{},
 		});
