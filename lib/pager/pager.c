@@ -74,19 +74,25 @@ EXPORT int ufd_pager_fd(const struct ufd_pager *pager)
 	return pager->event_fd;
 }
 
-/* Bytes that cannot be had: which ones of which file. */
-static void notice_place(const struct notice *notice, struct ufd_event *event)
+/* Bytes that cannot be had: which ones of which file. A memory that went meanwhile has none. */
+static void notice_place(struct ufd_pager_guest *paged, const struct notice *notice,
+			 struct ufd_event *event)
 {
 	const struct memory *memory = notice->memory;
 	struct source_where where;
 
 	if ((notice->kind != UFD_EVENT_STALLED && notice->kind != UFD_EVENT_DEADLINE &&
 	     notice->kind != UFD_EVENT_SOURCE_CHANGED) ||
-	    !memory || !memory->source ||
-	    !source_where(memory->source, memory->source_offset + notice->offset_bytes, &where))
+	    !memory || pthread_mutex_trylock(&paged->model_lock) != 0)
 		return;
-	event->path = where.path;
-	event->path_offset = where.offset;
+	if (!memory->is_forgotten && paged->guest->memories[memory->id] == memory &&
+	    paged->sources[memory->id] &&
+	    source_where(paged->sources[memory->id], memory->source_offset + notice->offset_bytes,
+			 &where)) {
+		event->path = where.path;
+		event->path_offset = where.offset;
+	}
+	pthread_mutex_unlock(&paged->model_lock);
 }
 
 /* False when the callback freed the guest. */
@@ -102,7 +108,7 @@ static bool pager_deliver(struct ufd_pager *pager, struct ufd_pager_guest *paged
 		.kind = notice->kind,
 	};
 
-	notice_place(notice, &event);
+	notice_place(paged, notice, &event);
 	if (pager->opts.on_event)
 		pager->opts.on_event(paged, &event, pager->opts.userdata);
 	return pager->dispatching == paged;
