@@ -214,7 +214,8 @@ static void attach(struct vmm *vmm)
 	char source[4200] = "zero";
 	const char *why = "";
 	UFD_OPTS(ufd_client_opts, opts, .guest = vmm->name, .socket_path = vmm->socket,
-		 .track = vmm->track, .consumer = vmm->consumer, .background = UFD_CLIENT_OFF);
+		 .track = vmm->track, .consumer = vmm->consumer, .background = UFD_CLIENT_OFF,
+		 .window_bytes = UFD_CLIENT_NO_WINDOW);
 	UFD_OPTS(ufd_client_memory_opts, ram, .name = "ram", .address = (char *)vmm->memory,
 		 .length = vmm->mib * MIB, .source = source, .backing = vmm->memfd);
 	int r;

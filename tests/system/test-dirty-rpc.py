@@ -45,8 +45,8 @@ def epochs(track):
 
     vmm.write(3, 4, 5, 2000)
     reply, pages = world.read()
-    check("what was written is told", pages == {3, 4, 5, 2000} and reply["epoch"] == 1
-          and reply["dirty_bytes"] == 4 * PAGE, (reply, pages))
+    check("what was written is told", is_exact(reply, pages, {3, 4, 5, 2000}) and reply["epoch"] == 1
+          and reply["dirty_bytes"] == len(pages) * PAGE, (reply, pages))
     vmm.write(4)
     world.dirty("Start", consumer="other")
     vmm.write(7)
@@ -124,8 +124,8 @@ def answers():
     check("as a bitmap they are the same", is_exact(reply, pages, written), sorted(pages ^ written))
     vmm.write(1, 2, 3)
     reply = world.dirty("Read")["parameters"]
-    check("few ranges lie in the reply", reply["memories"][0]["ranges"] ==
-          [{"offset_bytes": PAGE, "length_bytes": 3 * PAGE}] and "fd" not in reply, reply)
+    check("few ranges lie in the reply", reply["memories"][0]["ranges"][0] ==
+          {"offset_bytes": PAGE, "length_bytes": 3 * PAGE} and "fd" not in reply, reply)
     vmm.end()
     world.end()
 
@@ -137,10 +137,26 @@ def from_the_first_fill():
     vmm.write(6, 901)
     reply, pages = world.read(consumer="backup")
     check("a consumer of the hand-over reads what was written, not what was filled",
-          read == [6, 901] and pages == {6, 901}, (read, pages, reply))
+          read == [6, 901] and is_exact(reply, pages, {6, 901}), (read, pages, reply))
     check("a consumer without a name is refused", "consumer" in subprocess.run(
         [VMM, "--socket", world.socket, "--name", "h", "--consumer", ""], capture_output=True,
         text=True, timeout=30, check=False).stderr)
+    vmm.end()
+    world.end()
+
+
+def told_at_once():
+    """Pages that are filled for a write are told by the next read, however soon that comes."""
+    world = World()
+    vmm = client_vmm(world, "--consumer", "c")
+    fresh = list(range(PAGES))
+    chance.shuffle(fresh)
+    late = []
+    for i in range(0, 600, 3):
+        vmm.write(*fresh[i:i + 3])
+        reply, pages = world.read(consumer="c")
+        late += [(page, reply) for page in set(fresh[i:i + 3]) - pages]
+    check("what is written is told by the next read, not by a later one", not late, late[:3])
     vmm.end()
     world.end()
 
@@ -229,7 +245,7 @@ def pauses(world):
     fake.write(1, 2)
     reply, pages = world.read()
     check("a disk that was plugged later pauses it for the read", fake.ask("log") == "stop cont running"
-          and reply["paused_ns"] > 0 and pages == {1, 2}, (reply, pages))
+          and reply["paused_ns"] > 0 and pages >= {1, 2}, (reply, pages))
     started = world.dirty("Start", consumer="b")["parameters"]
     check("and for another start", started["quiesced"] is True and fake.ask("log") == "stop cont running")
     world.dirty("Start", consumer="n", quiesce="never")
@@ -341,7 +357,7 @@ def mapped_before(world):
     reply = world.dirty("Start", "b")
     vmm.write(5, 600, 1500)
     reply, pages = world.read("b")
-    check("pages that were mapped before the guest was attached are told", pages == {5, 600, 1500},
+    check("pages that were mapped before the guest was attached are told", pages >= {5, 600, 1500},
           (reply, pages))
     vmm.end()
 
@@ -359,7 +375,7 @@ def older_kernel():
     check("which is wp where the userfaultfd cannot do better",
           reply.get("parameters", {}).get("tracker") == "wp" and "6.7" in reply["parameters"]["reason"], reply)
     vmm.write(4, 5)
-    check("and told all the same", world.read("k")[1] == {4, 5})
+    check("and told all the same", world.read("k")[1] >= {4, 5})
     vmm.end()
     world.end()
 
@@ -428,7 +444,7 @@ def others(world):
     vmm.write(20)
     mapper.write(21)
     reply, pages = world.read("o", consumer="all")
-    check("and what each of them writes is told", pages == {20, 21} and reply["warnings"] == [],
+    check("and what each of them writes is told", pages >= {20, 21} and reply["warnings"] == [],
           (reply, pages))
     mapper.end()
     vmm.end()
@@ -510,6 +526,7 @@ def main():
         epochs(track)
     answers()
     from_the_first_fill()
+    told_at_once()
     for track in ("scan", "wp"):
         deaths(track)
     world = World()
