@@ -14,6 +14,8 @@
 #include "snapshot/patient.h"
 #include "source/source.h"
 
+#define PIECE_BYTES MIB /* of data, until it is looked for the next hole */
+
 struct view_reader {
 	struct patient *patient; /* owned */
 	char error[256];
@@ -114,8 +116,13 @@ static int has_arrived(const struct memory_view *view, uint64_t page, bool *ret_
 	struct hva first;
 	int r;
 
-	if (has_file(view))
-		return backing_has_page(view->backing, file_offset(view, page), ret_has);
+	if (has_file(view)) {
+		uint64_t offset = file_offset(view, page), hole_end;
+
+		r = backing_hole_end(view->backing, offset, offset + view->page_bytes, &hole_end);
+		*ret_has = !r && hole_end == offset;
+		return r;
+	}
 	mapping = find_mapping(view, page);
 	if (!mapping) {
 		*ret_has = false;
@@ -224,23 +231,24 @@ static uint64_t zeros_of_source(const struct memory_view *view, struct page_rang
 	return r == SOURCE_ZERO ? length / view->page_bytes : 0;
 }
 
+/*
+ * How far the first hole goes, if there is one. Where data ends is not asked for: SEEK_HOLE walks all of it, each time,
+ * and holes within a piece read as zeros just as well. Of huge pages each would have to be asked for, which costs more than zeros.
+ */
 static int extent_of_file(const struct memory_view *view, struct page_range pages,
 			  uint64_t *ret_count)
 {
 	uint64_t start = file_offset(view, pages.first);
-	uint64_t end = start + pages.count * view->page_bytes;
-	uint64_t offset = end, length = 0, n_zero;
-	int r;
+	uint64_t end = start + pages.count * view->page_bytes, hole_end = start;
+	int r = view->kind == BACKING_HUGETLB
+			? 0
+			: backing_hole_end(view->backing, start, end, &hole_end);
+	uint64_t n_zero = (hole_end - start) / view->page_bytes;
 
-	r = backing_find_data(view->backing, start, end, &offset, &length);
 	if (r)
 		return r;
-	n_zero = length ? (align_down(offset, view->page_bytes) - start) / view->page_bytes
-			: pages.count;
 	*ret_count = n_zero ? n_zero
-			    : max_u64(1, (align_up(offset + length, view->page_bytes) - start) /
-						 view->page_bytes);
-	*ret_count = min_u64(*ret_count, pages.count);
+			    : min_u64(pages.count, max_u64(1, PIECE_BYTES / view->page_bytes));
 	return n_zero ? VIEW_ZERO : VIEW_DATA;
 }
 
