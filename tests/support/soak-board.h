@@ -57,7 +57,9 @@ struct soak_guest {
 	_Atomic uint64_t n_written;
 	_Atomic uint64_t n_resumed; /* the daemon came back and knew the guest */
 	_Atomic uint64_t
-		n_reattached; /* it did not, while the guest ran: it was handed over anew */
+		n_reattached;	   /* it did not, while the guest ran: it was handed over anew */
+	_Atomic uint64_t n_epochs; /* that its consumer has read */
+	_Atomic uint64_t n_copied; /* pages of the consumer's copies that were compared */
 	struct soak_thread threads[SOAK_N_THREADS];
 };
 

@@ -28,6 +28,7 @@
 #include "base/units.h"
 #include "support/pattern.h"
 #include "support/soak-board.h"
+#include "support/soak-consumer.h"
 #include "support/soak-memory.h"
 #include "support/soak-paging.h"
 #include "support/soak-worker.h"
@@ -49,13 +50,14 @@ static const struct kind {
 	const char *name;
 	enum soak_kind memory;
 	bool by_pid, has_window, has_background, has_image_fd, is_backing;
+	bool is_tracked; /* somebody keeps a copy by what it writes */
 } kinds[] = {
-	{ "shmem", SOAK_SHMEM },
-	{ "anon", SOAK_ANON },
-	{ "pid", SOAK_SHMEM, .by_pid = true },
-	{ "hugetlb", SOAK_HUGETLB },
+	{ "shmem", SOAK_SHMEM, .is_tracked = true },
+	{ "anon", SOAK_ANON, .is_tracked = true },
+	{ "pid", SOAK_SHMEM, .by_pid = true, .is_tracked = true },
+	{ "hugetlb", SOAK_HUGETLB, .is_tracked = true },
 	{ "shmem-filling", SOAK_SHMEM, .has_window = true, .has_background = true,
-	  .has_image_fd = true },
+	  .has_image_fd = true, .is_tracked = true },
 	{ "backing", SOAK_SHMEM, .is_backing = true },
 	{ "pid-window", SOAK_SHMEM, .by_pid = true, .has_window = true },
 	{ "anon-window", SOAK_ANON, .has_window = true, .has_image_fd = true },
@@ -69,6 +71,7 @@ struct soak {
 	struct soak_guest *board;
 	struct soak_paging paging;
 	struct soak_memory memory;
+	struct soak_consumer consumer;
 	int done_fd; /* eventfd: a worker has ended */
 };
 
@@ -165,8 +168,13 @@ static void run_round(struct soak *soak, uint64_t round)
 {
 	arrive(soak, round);
 	atomic_store(&soak->board->n_absent, count_absent(soak));
+	if (soak->kind->is_tracked)
+		soak_consumer_start(&soak->consumer, soak->paging.way.name, soak->options.socket,
+				    soak->board, &soak->memory);
 	set_phase(soak, SOAK_RUNNING);
 	run_workers(soak, round, soak_worker_run);
+	if (soak->kind->is_tracked)
+		soak_consumer_end(&soak->consumer);
 
 	set_phase(soak, SOAK_LEAVING);
 	atomic_store(&soak->board->n_absent, 0);

@@ -24,6 +24,7 @@
 #define FOREIGN_BLOCKS	      65536 /* how far a wrong block is looked for in the image */
 #define POOL_LOOK_US	      10000
 #define PAGEMAP_MAPPED	      (UINT64_C(3) << 62) /* present or swapped */
+#define PAGEMAP_MARKER	      (UINT64_C(1) << 62 | UINT64_C(1) << 57)
 
 _Noreturn void soak_give_up(const char *what, int error)
 {
@@ -124,7 +125,8 @@ bool soak_memory_is_mapped(const struct soak_memory *memory, uint64_t page)
 	if (pread(memory->pagemap, &entry, sizeof(entry), (off_t)(at * sizeof(entry))) !=
 	    sizeof(entry))
 		soak_give_up("cannot read /proc/self/pagemap", errno);
-	return entry & PAGEMAP_MAPPED;
+	/* what is protected before it is there looks swapped */
+	return entry & PAGEMAP_MAPPED && (entry & PAGEMAP_MARKER) != PAGEMAP_MARKER;
 }
 
 bool soak_memory_is_hole(const struct soak_memory *memory, uint64_t page)
@@ -169,11 +171,11 @@ static bool block_is_right(const struct soak_memory *memory, const char *block, 
 		       : pattern_is_right(block, memory->seed, number, generation);
 }
 
-bool soak_memory_is_right(const struct soak_memory *memory, uint64_t page)
+static bool is_right(const struct soak_memory *memory, uint64_t page, const char *block,
+		     const char *what)
 {
 	uint16_t generation = memory->generations[page];
 	uint64_t number = first_block(memory, page);
-	const char *block = page_at(memory, page);
 	char text[80];
 
 	for (uint64_t i = 0; i < blocks_of_page(memory); i++, block += PATTERN_BLOCK_BYTES) {
@@ -181,9 +183,9 @@ bool soak_memory_is_right(const struct soak_memory *memory, uint64_t page)
 			continue;
 		describe(memory, block, number + i, text, sizeof(text));
 		fprintf(stderr,
-			"soak-guest %d: page %llu at %p is wrong: it must hold %s %d of block %llu, "
+			"soak-guest %d: %s %llu at %p is wrong: it must hold %s %d of block %llu, "
 			"and holds %s\n",
-			getpid(), (unsigned long long)page, (const void *)block,
+			getpid(), what, (unsigned long long)page, (const void *)block,
 			generation & SOAK_DISCARDED ? "zeros after generation" : "generation",
 			generation & ~SOAK_DISCARDED, (unsigned long long)(number + i), text);
 		return false;
@@ -191,6 +193,15 @@ bool soak_memory_is_right(const struct soak_memory *memory, uint64_t page)
 	return true;
 }
 
+bool soak_memory_is_right(const struct soak_memory *memory, uint64_t page)
+{
+	return is_right(memory, page, page_at(memory, page), "page");
+}
+
+bool soak_memory_is_copy_right(const struct soak_memory *memory, uint64_t page, const char *copy)
+{
+	return is_right(memory, page, copy, "the consumer's copy of page");
+}
 void soak_memory_write(struct soak_memory *memory, uint64_t page)
 {
 	uint16_t generation = (memory->generations[page] & ~SOAK_DISCARDED) + 1;

@@ -40,6 +40,9 @@ bool soak_memory_is_hole(const struct soak_memory *memory, uint64_t page);
 /* Compare a whole page; a wrong one is described on stderr. */
 bool soak_memory_is_right(const struct soak_memory *memory, uint64_t page);
 
+/* The same of a copy of the page. */
+bool soak_memory_is_copy_right(const struct soak_memory *memory, uint64_t page, const char *copy);
+
 /* Rewrite a page in its next generation. */
 void soak_memory_write(struct soak_memory *memory, uint64_t page);
 

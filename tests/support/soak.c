@@ -371,10 +371,11 @@ static void say(struct run *run, bool is_last)
 		return;
 	run->reported_ns = now_ns;
 	printf("%u kills, %u with a fault; %llu rounds, %llu pages compared, %llu wrong; "
-	       "%llu rewritten, %llu discarded; clients: %llu resumed, %llu attached anew\n",
+	       "%llu rewritten, %llu discarded; %llu epochs, %llu pages of copies compared; "
+	       "clients: %llu resumed, %llu attached anew\n",
 	       run->n_kills, run->n_counted, SUM(run, n_rounds), SUM(run, n_checked),
-	       SUM(run, n_wrong), SUM(run, n_written), SUM(run, n_discarded), SUM(run, n_resumed),
-	       SUM(run, n_reattached));
+	       SUM(run, n_wrong), SUM(run, n_written), SUM(run, n_discarded), SUM(run, n_epochs),
+	       SUM(run, n_copied), SUM(run, n_resumed), SUM(run, n_reattached));
 }
 
 static int compare(const void *one, const void *other)
