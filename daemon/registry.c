@@ -411,6 +411,7 @@ struct registration *registration_unref(struct registration *registration)
 		return NULL;
 	paging_done(&registration->paging);
 	pthread_mutex_destroy(&registration->dirty_lock);
+	json_decref(registration->mapper_warnings);
 	closep(&registration->pidfd);
 	free(registration);
 	return NULL;

@@ -12,12 +12,14 @@
 
 #include "attach/others.h"
 #include "attach/plan.h"
+#include "base/clock.h"
 #include "base/files.h"
 #include "kernel/proc-maps.h"
 #include "refusal.h"
 #include "registry.h"
 
-#define MAX_NAMED 8 /* pids of a warning */
+#define MAX_NAMED  8  /* pids of a warning */
+#define IDLE_PARTS 19 /* for each part of the time that it is looked */
 
 static int backing_of(const struct ufd_handle *handles, size_t n, uint32_t memory)
 {
@@ -85,6 +87,7 @@ int mappers_attach(struct registration *registration, const struct arrival_right
 	paging_unlock(paging);
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "guest `%s`: %s", paging->name, strerror(-r));
+	registration->mappers_due_ns = 0;
 	return others_attach(paging, &plan, rights, refusal);
 }
 
@@ -150,8 +153,10 @@ static void warn_of(const struct plan_memory *memory, const struct known *known,
 	json_array_append_new(warnings, json_string(text));
 }
 
-void mappers_warn(struct registration *registration, json_t *warnings)
+/* Return: owned array of texts; NULL without memory. */
+static json_t *look(struct registration *registration)
 {
+	json_t *warnings = json_array();
 	_cleanup_(duplicates_done) struct plan plan = {};
 	_cleanup_(known_done) struct known known = {};
 	struct paging *paging = &registration->paging;
@@ -164,4 +169,19 @@ void mappers_warn(struct registration *registration, json_t *warnings)
 	paging_unlock(paging);
 	for (size_t i = 0; r == 0 && i < plan.n_memories; i++)
 		warn_of(&plan.memories[i], &known, warnings);
+	return warnings;
+}
+
+void mappers_warn(struct registration *registration, json_t *warnings)
+{
+	uint64_t before_ns = clock_now_ns(), after_ns;
+
+	if (before_ns >= registration->mappers_due_ns) {
+		json_decref(registration->mapper_warnings);
+		registration->mapper_warnings = look(registration);
+		after_ns = clock_now_ns();
+		registration->mappers_due_ns = after_ns + (after_ns - before_ns) * IDLE_PARTS;
+	}
+	if (registration->mapper_warnings)
+		json_array_extend(warnings, registration->mapper_warnings);
 }

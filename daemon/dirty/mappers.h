@@ -16,5 +16,9 @@ struct registration;
 int mappers_attach(struct registration *registration, const struct arrival_rights *rights,
 		   struct refusal *refusal);
 
-/* A warning for each memory that others map. @warnings: array of texts. Context: as above; reads all of /proc. */
+/*
+ * A warning for each memory that others map. To look reads all of /proc, so it is done in a twentieth of the time
+ * at most; in between, what was seen last is told. @warnings: array of texts.
+ * Context: job, with the guest's dirty_lock, without the engine's.
+ */
 void mappers_warn(struct registration *registration, json_t *warnings);

@@ -243,10 +243,11 @@ int tracking_start(struct registration *registration, const struct tracking_opts
 		r = start_locked(&moment, refusal);
 		moment_end(&moment);
 	}
+	if (r == 0)
+		mappers_warn(registration, started.warnings);
 	pthread_mutex_unlock(&registration->dirty_lock);
 	if (r < 0)
 		return r;
-	mappers_warn(registration, started.warnings);
 	started.is_quiesced = moment.is_paused;
 	*ret = started;
 	started.warnings = NULL;
@@ -391,6 +392,8 @@ int tracking_read(struct registration *registration, const char *consumer, uint6
 		r = read_locked(&moment, acknowledge, &epoch, refusal);
 		moment_end(&moment);
 	}
+	if (r == 0)
+		mappers_warn(registration, epoch.warnings);
 	pthread_mutex_unlock(&registration->dirty_lock);
 	if (r < 0)
 		return r;
@@ -398,7 +401,6 @@ int tracking_read(struct registration *registration, const char *consumer, uint6
 	atomic_fetch_add_explicit(&registration->dirty.dirty_bytes, epoch.epoch.dirty_bytes,
 				  memory_order_relaxed);
 	warn_strange(&epoch.epoch, epoch.warnings);
-	mappers_warn(registration, epoch.warnings);
 	epoch.paused_ns = moment.paused_ns;
 	*ret = epoch;
 	epoch = (struct tracking_epoch){};

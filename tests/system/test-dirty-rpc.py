@@ -433,9 +433,8 @@ def others(world):
                settings={"populated": "keep"})
     world.dirty("Start", "o")
     mapper = Process(sys.executable, "-c", MAPPER, ram_of(vmm))
-    reply, _ = world.read("o")
-    check("a process that maps the memory later is named by the next read",
-          any(str(mapper.pid) in text for text in reply["warnings"]), reply)
+    check("a process that maps the memory later is named by a read soon", wait_until(
+        lambda: any(str(mapper.pid) in text for text in world.read("o")[0]["warnings"])))
     reply = world.dirty("Start", "o", consumer="w")["parameters"]
     check("and by a start without all_mappers", any(str(mapper.pid) in text and "all_mappers" in text
                                                     for text in reply["warnings"]), reply)
