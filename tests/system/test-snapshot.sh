@@ -156,12 +156,19 @@ END
 
 # A frame of the eldest that does not have its checksum: the guest waits, the file is named, nothing wrong is read.
 broken_frame() {
-	local status=1
+	local status=1 deadline=$(($(now_us) + 60000000))
 
 	flip "$SCRATCH/full/memory.ufdi"
-	restore live --clone && ! guest_verify lazy 8 2>>"$log" && ! grep -q 'WRONG' "$log" &&
-		grep -q 'full/memory.ufdi' "$SCRATCH/ufdd.log" &&
-		ufdctl why again && grep -q 'full/memory.ufdi' "$out" && status=0
+	if restore live --clone; then
+		until grep -q 'full/memory.ufdi' "$SCRATCH/ufdd.log"; do
+			[ "$(now_us)" -lt "$deadline" ] || break
+			sleep 0.05
+		done
+		echo v >&"$console_in"
+		! guest_listen lazy 'VERIFY*' 2 2>>"$log" && ! grep -q 'WRONG' "$log" &&
+			grep -q 'full/memory.ufdi' "$SCRATCH/ufdd.log" &&
+			ufdctl why again && grep -q 'full/memory.ufdi' "$out" && status=0
+	fi
 	end_lazy
 	flip "$SCRATCH/full/memory.ufdi"
 	return $status

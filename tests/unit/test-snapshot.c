@@ -234,6 +234,40 @@ START_TEST(what_version_1_wrote_stays_readable)
 }
 END_TEST
 
+START_TEST(what_version_2_wrote_stays_readable)
+{
+	_cleanup_(snapshot_manifest_done) struct snapshot_manifest manifest = {};
+	_cleanup_(freep) char *spec = NULL;
+	struct refusal refusal = {};
+	char directory[256];
+	int r;
+
+	snprintf(directory, sizeof(directory), "%s/tests/compat/snapshot-2", getenv("SOURCE_ROOT"));
+	r = snapshot_read_manifest(directory, &manifest, &refusal);
+	if (r == 0)
+		r = snapshot_check_image(directory, &manifest, &refusal);
+	ck_assert_msg(r == 0, "%s",
+		      json_string_value(json_object_get(refusal.parameters, "message")));
+	ck_assert_int_eq(manifest.way, SNAPSHOT_ROUNDS);
+	ck_assert_uint_eq(manifest.taken_ns, 1795272236000000000);
+	ck_assert_uint_eq(manifest.paused_ns, 81240000);
+	ck_assert_uint_eq(manifest.n_rounds, 3);
+	ck_assert_str_eq(manifest.consumer, "snapshot");
+	ck_assert_uint_eq(manifest.epoch, 7);
+	ck_assert_uint_eq(manifest.tracking[15], 0xef);
+	ck_assert(!manifest.has_parent && !manifest.is_memory_only);
+	ck_assert_uint_eq(manifest.n_memories, 1);
+	spec = snapshot_source(directory, &manifest, &manifest.memories[0]);
+	ck_assert_ptr_nonnull(strstr(spec, "/memory.ufdi,digest="));
+	ck_assert_ptr_nonnull(strstr(spec, ",memory=memory"));
+
+	manifest.digest[0] ^= 1;
+	ck_assert_int_eq(snapshot_check_image(directory, &manifest, &refusal), -ECANCELED);
+	ck_assert_str_eq(refusal.error, "io.ufd.guest.BadSnapshot");
+	refusal_done(&refusal);
+}
+END_TEST
+
 #define HEAD  "{\"format\":\"ufd-snapshot\",\"version\":1,"
 #define SIZES "\"memory_bytes\":8192,\"populated_bytes\":0,\"state_bytes\":0,\"created_ns\":1,"
 #define MEMORY(length, page, offset)                                                            \
@@ -371,6 +405,7 @@ int main(void)
 			UNIT(a_rename_that_fails_leaves_no_snapshot),
 			UNIT(devices_are_loaded_and_the_guest_goes_on_if_it_should),
 			UNIT(what_version_1_wrote_stays_readable),
+			UNIT(what_version_2_wrote_stays_readable),
 			UNIT_TABLE(a_manifest_is_believed_only_if_it_can_be_true, manifests),
 			{},
 		});
