@@ -6,8 +6,6 @@
 
 #include "pager/paged.h"
 
-struct adoption;
-
 /* The log of a guest whose options are known. */
 void track_init(struct ufd_pager_guest *paged);
 
@@ -33,6 +31,16 @@ void track_leave(struct ufd_pager_guest *paged, struct mapping *mapping);
 int track_adopt(struct ufd_pager_guest *paged);
 /* What the former process had begun is taken back. Before the demand thread is made. */
 void track_recover(struct ufd_pager_guest *paged);
+
+/* ---- track-check.c ---- */
+
+/* Say why in the guest's refusal. Return: always -EOPNOTSUPP. */
+__attribute__((format(printf, 2, 3))) int track_refuse(struct ufd_pager_guest *paged,
+						       const char *format, ...);
+/* All of the guest; a process that came; a memory that came. Return: 0, -EOPNOTSUPP, -ESRCH, -errno. */
+int track_check(struct ufd_pager_guest *paged);
+int track_check_mapper(struct ufd_pager_guest *paged, struct mapper *mapper);
+int track_check_memory(struct ufd_pager_guest *paged, const struct memory *memory);
 
 /* ---- bulk.c ---- */
 

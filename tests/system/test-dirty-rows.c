@@ -444,8 +444,6 @@ START_TEST(each_way_to_write_a_page_is_known)
 }
 END_TEST
 
-static const char all_rows[N_ROWS(dirty_rows) * N_WAYS];
-
 /* ---- huge pages that the kernel makes by itself ---- */
 
 #define THP_PAGES 1024
@@ -524,7 +522,8 @@ int main(void)
 	return unit_run(
 		"dirty-rows",
 		(struct unit_test[]){
-			UNIT_TABLE(each_way_to_write_a_page_is_known, all_rows),
+			{ "each_way_to_write_a_page_is_known", each_way_to_write_a_page_is_known,
+			  N_ROWS(dirty_rows) * (int)N_WAYS },
 			UNIT_TABLE(a_byte_in_a_transparent_huge_page_is_one_page, dirty_rows),
 			UNIT_TABLE(a_write_that_is_announced_is_that_page, dirty_rows),
 			{},
