@@ -240,8 +240,8 @@ static void write_to_file(struct play *play, unsigned int i, unsigned int page)
 static void make_client(struct play *play)
 {
 	UFD_OPTS(ufd_client_opts, opts, .guest = "g", .socket_path = play->ufdd.socket,
-		 .consumer = "c", .timeout_ns = SOON, .background = UFD_CLIENT_OFF,
-		 .window_bytes = UFD_CLIENT_NO_WINDOW,
+		 .consumer = play->twin ? NULL : "c", .timeout_ns = SOON,
+		 .background = UFD_CLIENT_OFF, .window_bytes = UFD_CLIENT_NO_WINDOW,
 		 .flags = geteuid() == 0 ? 0 : UFD_CLIENT_USER_MODE);
 
 	for (int i = 0; i < N_TRIES && !play->client; i++) {
