@@ -70,8 +70,12 @@ MUTATIONS = {
     'vector-forgotten': ('dirty-adopt.c', [('	scan_recover(log->guest);\n', '')]),
     'wp-not-protected-again': ('dirty-log.c', [(
         'r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;', 'r = 0;')]),
-    'lost-reply-forgotten': ('dirty-log.c', [(
-        'clear_unacked(log, slot, epoch != consumer->epoch);', 'clear_unacked(log, slot, false);')]),
+    'lost-reply-forgotten': ('dirty-log.c', [('''	if (epoch == consumer->epoch)
+		log->acknowledged |= UINT32_C(1) << slot;
+	else
+		unacked_back(log, slot);
+''', '''	log->acknowledged |= UINT32_C(1) << slot;
+''')]),
     'epoch-after-move': ('dirty-log.c', [(
         '''	consumer->epoch++;
 	(void)put_consumer(log, slot); /* as long as it was */
@@ -88,16 +92,15 @@ MUTATIONS = {
 ''', '''		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
 		atomic_fetch_or_explicit(&to[i], bits, memory_order_release);
 ''')]),
-    'taken-before-set': ('dirty-map.c', [(
-        '''		atomic_store_explicit(&to[i],
-				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
-				      memory_order_release);
+    'taken-before-set': ('dirty-map.c', [('''		if (after != before)
+			atomic_store_explicit(&to[i], after, memory_order_release);
 		/* a kill here leaves them in both */
-		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
-''', '''		atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
-		atomic_store_explicit(&to[i],
-				      atomic_load_explicit(&to[i], memory_order_relaxed) | bits,
-				      memory_order_release);
+		if (bits)
+			atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+''', '''		if (bits)
+			atomic_fetch_and_explicit(&from[i], ~bits, memory_order_acq_rel);
+		if (after != before)
+			atomic_store_explicit(&to[i], after, memory_order_release);
 ''')]),
     'owner-writes-unheard': ('command.c', [('''	if (n)
 		command_wake(demand, command);
