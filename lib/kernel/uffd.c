@@ -20,7 +20,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kcmp.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -171,26 +170,18 @@ static struct uffdio_range range_of(struct hva_range range)
 	return (struct uffdio_range){ .start = range.start.v, .len = range.length_bytes };
 }
 
-static void
-	*unreadable; /* a page that nobody can read, or MAP_FAILED; for the life of the process */
-
-static void make_unreadable(void)
-{
-	unreadable = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
-
 /* A COPY that cannot succeed, since its source is unreadable: only a dead mm says ESRCH. */
 int uffd_is_gone(int fd, struct hva address, bool *ret_is_gone)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct uffdio_copy copy = { .dst = address.v, .len = (uint64_t)sysconf(_SC_PAGESIZE) };
+	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct uffdio_copy copy = { .dst = address.v, .len = page_bytes };
+	void *unreadable = mmap(NULL, page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	pthread_once(&once, make_unreadable);
 	if (unreadable == MAP_FAILED)
-		return -ENOMEM;
+		return -errno;
 	copy.src = (uintptr_t)unreadable;
 	*ret_is_gone = ioctl(fd, UFFDIO_COPY, &copy) < 0 && errno == ESRCH;
+	munmap(unreadable, page_bytes);
 	return 0;
 }
 
