@@ -312,17 +312,21 @@ static void locate_run(const struct image_layer *layer, const struct image_run_e
 void image_locate(const struct image *image, uint32_t memory, uint64_t block, uint64_t max,
 		  struct image_place *ret)
 {
-	uint64_t end = image->memories[memory].length_bytes / IMAGE_BLOCK_BYTES;
-
-	*ret = (struct image_place){ .n_blocks = min_u64(max, end - block) };
+	*ret = (struct image_place){ .n_blocks = max };
 	for (uint32_t i = 0; i < image->n_layers; i++) {
 		const struct image_layer *layer = image->layers[i];
 		int8_t number = image->numbers[i][memory];
 		const struct image_run_entry *run;
+		uint64_t end;
 		bool is_in;
 
+		/* what this parent does not have is not there, whatever its own parents had */
 		if (number < 0)
-			continue;
+			break;
+		end = layer->index.memories[number].length_bytes / IMAGE_BLOCK_BYTES;
+		if (block >= end)
+			break;
+		ret->n_blocks = min_u64(ret->n_blocks, end - block);
 		run = image_index_find(&layer->index, (uint32_t)number, block, &is_in);
 		if (is_in) {
 			locate_run(layer, run, block, ret);

@@ -255,12 +255,74 @@ START_TEST(an_image_is_continued)
 }
 END_TEST
 
+/* A base that is full of data, and two layers without any. */
+static const struct {
+	const char *what;
+	const char *name; /* of the memory that the layer between has */
+	uint64_t n_pages; /* of it */
+	uint64_t n_data;  /* pages that are left when the memory is as it was */
+} gone[] = {
+	{ "it was there all the time", "ram", 16, 16 },
+	{ "it was cut, and has grown again", "ram", 5, 5 },
+	{ "it was removed, and is there again", "other", 16, 0 },
+};
+
+static void write_layer(const char *name, const char *memory_name, uint64_t n_pages,
+			const unsigned char *data, const struct image_parent *parent,
+			uint8_t ret_digest[IMAGE_DIGEST_BYTES])
+{
+	struct image_writer_opts opts = { .codec = IMAGE_LZ4, .parent = parent };
+	struct image_writer *writer = NULL;
+	int fd = new_file(name);
+	uint32_t memory;
+
+	ck_assert_int_eq(image_writer_new(&writer, fd, &opts), 0);
+	ck_assert_int_eq(image_writer_add_memory(writer, memory_name, n_pages * PAGE, PAGE,
+						 IMAGE_SHMEM, &memory),
+			 0);
+	if (data)
+		ck_assert_int_eq(image_writer_pages(writer, memory, 0, data, n_pages), 0);
+	ck_assert_int_eq(image_writer_commit(writer, ret_digest), 0);
+	image_writer_free(writer);
+	close(fd);
+}
+
+START_TEST(what_a_parent_has_not_does_not_come_from_before)
+{
+	struct image_parent base = { .hint = "base" }, between = { .hint = "between" };
+	unsigned char expected[16 * PAGE], bytes[16 * PAGE];
+	struct image_cursor *cursor = NULL;
+	const char *error = "";
+	struct image *image;
+	uint64_t n;
+
+	make_directory();
+	memset(expected, 'a', sizeof(expected));
+	write_layer("base", "ram", 16, expected, NULL, base.digest);
+	write_layer("between", gone[_i].name, gone[_i].n_pages, NULL, &base, between.digest);
+	write_layer("top", "ram", 16, NULL, &between, NULL);
+	memset(expected + gone[_i].n_data * PAGE, 0, (16 - gone[_i].n_data) * PAGE);
+	image = open_image("top");
+	ck_assert_int_eq(image_cursor_new(&cursor, image), 0);
+	ck_assert_int_eq(image_read_pages(cursor, 0, 0, 16, bytes, &error), 0);
+	ck_assert_msg(!memcmp(bytes, expected, sizeof(bytes)), "%s", gone[_i].what);
+	ck_assert_int_eq(image_extent(image, 0, 0, 16, &n),
+			 gone[_i].n_data ? IMAGE_PLACE_DATA : IMAGE_PLACE_ZERO);
+	ck_assert_uint_eq(n, gone[_i].n_data ?: 16);
+	image_cursor_free(cursor);
+	image_unref(image);
+	remove_directory();
+}
+END_TEST
+
 int main(void)
 {
-	return unit_run("image", (struct unit_test[]){
-					 UNIT_TABLE(what_was_written_last_is_read, codecs),
-					 UNIT_TABLE(layers_add_up, codecs),
-					 UNIT_TABLE(an_image_is_continued, codecs),
-					 {},
-				 });
+	return unit_run("image",
+			(struct unit_test[]){
+				UNIT_TABLE(what_was_written_last_is_read, codecs),
+				UNIT_TABLE(layers_add_up, codecs),
+				UNIT_TABLE(an_image_is_continued, codecs),
+				UNIT_TABLE(what_a_parent_has_not_does_not_come_from_before, gone),
+				{},
+			});
 }
