@@ -106,6 +106,12 @@ wrong_parent() {
 		[ ! -e "$SCRATCH/wrong" ] && runs_on source
 }
 
+# Packed so slowly a guest that writes cannot be had in a pause of 1 ms; what this one has read is in the next one.
+too_long() {
+	! save web strict --incremental "$SCRATCH/inc" --live --strict --max-pause 1 --compress zstd:19 &&
+		grep -q 'PauseTooLong' "$log" && [ ! -e "$SCRATCH/strict" ] && runs_on source
+}
+
 live_incremental() {
 	save web live --incremental "$SCRATCH/inc" --live --max-pause 2000 --compress zstd:1 &&
 		is '.way == "rounds" and .rounds >= 1' && runs_on source
@@ -229,6 +235,7 @@ row "a guest is attached" boot scan
 row "a full snapshot" full
 row "an incremental one" incremental
 row "a parent that is not the last one is refused" wrong_parent
+row "a pause that would be too long is refused" too_long
 row "a live incremental one" live_incremental
 row "a live full one, with a consumer of its own" live_full
 row "memory alone" memory_only
