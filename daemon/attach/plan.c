@@ -94,7 +94,8 @@ int plan_check_spec(const char *spec, bool may_use_paths, struct refusal *refusa
 {
 	const char *path = strchr(spec, ':');
 
-	if (may_use_paths || !path || path[1] == '\0' || path[1] == ',')
+	/* a doubled comma is the first letter of a path */
+	if (may_use_paths || !path || path[1] == '\0' || (path[1] == ',' && path[2] != ','))
 		return 0;
 	return refusal_set(refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", spec),
 			   "only root and ufdd's own user may name a path; pass the open file as "

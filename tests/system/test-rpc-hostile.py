@@ -353,6 +353,11 @@ def strangers():
             ("a source's path", error(call("io.ufd.guest.AttachProcess", name="g",
                                            pid=os.getpid(), source="file:/etc/passwd"))),
         ]
+        # a comma before a path is no option of an open file
+        for source_spec in ("file:,,x", "image:,,x", "image:,,,memory=x"):
+            reply = ask(call("io.ufd.guest.AttachProcess", name="g", pid=os.getpid(),
+                             source=source_spec))
+            said.append((f"the path {source_spec}", "a path" in json.dumps(reply)))
         uffd = ctypes.CDLL(None).syscall(323, 0o2000000 | 0o4000 | 1)
         if uffd >= 0 and os.uname().machine == "x86_64":
             import fcntl
@@ -372,6 +377,7 @@ def strangers():
                 "restore": denied, "root's process": denied, "a monitor's path": denied,
                 "a source's path": "io.ufd.guest.BadSource",
                 "a region's path": "io.ufd.guest.BadSource"}
+    expected.update((what, True) for what in said if what.startswith("the path"))
     for what, name in said.items():
         check(f"a stranger, {what}: {name}", name == expected[what], (name, expected[what]))
     check("a stranger was heard", len(said) >= 8, said)
