@@ -13,6 +13,8 @@
 #include "image/image-error.h"
 
 #define PIECE_BYTES (64 * 1024)
+#define MOST_STRIDES \
+	64 /* without a mark, behind the last one: what a crash may have lost of the file */
 
 enum { _FOUND, NOTHING, BROKEN };
 
@@ -131,13 +133,16 @@ static int read_mark(int fd, const struct image_header *header, uint64_t offset,
 	return mark.footer ? _FOUND : NOTHING;
 }
 
-/* From the end of the file backwards, a stride at a time, until a mark says where to look. */
+/*
+ * From the end of the file backwards, a stride at a time, until a mark says where to look. A stranger's file may be
+ * endless holes: then it has no end.
+ */
 static int find_last(int fd, const struct image_header *header, uint64_t size,
 		     struct image_footer *ret)
 {
 	uint64_t end = size, at;
 
-	while (end > IMAGE_HEADER_BYTES) {
+	for (unsigned int i = 0; i < MOST_STRIDES && end > IMAGE_HEADER_BYTES; i++) {
 		uint64_t start = align_down(end - 1, IMAGE_STRIDE);
 		int r = scan(fd, header, max_u64(start, IMAGE_HEADER_BYTES), end, ret);
 

@@ -243,6 +243,25 @@ START_TEST(the_end_is_found_in_a_stride_however_much_a_crash_left)
 }
 END_TEST
 
+/* Whoever passes such a file must not keep us busy for as long as it is. */
+START_TEST(a_long_file_without_marks_is_not_searched_for_ever)
+{
+	struct image *image = NULL;
+	const char *error = "";
+
+	make_twice(IMAGE_LZ4);
+	ck_assert_int_eq(ftruncate(twice.fd, (off_t)(100 * MIB)), 0);
+	ck_assert_int_eq(look(&error), NEWER);
+	ck_assert_int_eq(ftruncate(twice.fd, (off_t)(8 * GIB)), 0);
+	n_read_bytes = 0;
+	ck_assert_int_eq(image_open(&image, "x", twice.fd, NULL, &error), -EBADMSG);
+	ck_assert_ptr_nonnull(strstr(error, "no end"));
+	ck_assert_uint_lt(n_read_bytes, 2 * GIB);
+	free(twice.bytes);
+	close(twice.fd);
+}
+END_TEST
+
 /* Every second page of a layer is zero: runs of more than a stride. */
 START_TEST(an_index_goes_on_behind_a_mark)
 {
@@ -332,6 +351,7 @@ int main(void)
 			UNIT_TABLE(a_flipped_bit_anywhere_is_told_or_harmless, codecs),
 			UNIT(a_footer_among_the_guests_bytes_is_not_believed),
 			UNIT(the_end_is_found_in_a_stride_however_much_a_crash_left),
+			UNIT(a_long_file_without_marks_is_not_searched_for_ever),
 			UNIT(an_index_goes_on_behind_a_mark),
 			UNIT(what_is_no_image_is_told),
 			UNIT(a_newer_layout_is_refused_by_name),
