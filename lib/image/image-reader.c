@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -117,6 +118,15 @@ static bool candidate(const struct image_layer *child, unsigned int number, char
 	return n > 0 && n < PATH_MAX && (folder[0] || hint[0] == '/');
 }
 
+/* Beside it, under its own name, a layer finds itself. */
+static bool is_itself(const struct image_layer *child, const char *path)
+{
+	struct stat info;
+
+	return stat(path, &info) == 0 && info.st_dev == child->identity.device &&
+	       info.st_ino == child->identity.inode;
+}
+
 /* Return: 0, or the -errno of the place that came nearest, with its sentence. */
 static int open_parent(const struct image_layer *child, bool is_local, struct image_layer **ret,
 		       const char **ret_error)
@@ -131,7 +141,7 @@ static int open_parent(const struct image_layer *child, bool is_local, struct im
 	for (unsigned int i = 0; candidate(child, i, path); i++) {
 		int found = -ENOENT;
 
-		if (strcmp(path, child->path)) /* beside it, under its own name, it is itself */
+		if (!is_itself(child, path))
 			found = image_layer_open(ret, path, -1, &opts, &why);
 		if (found == 0)
 			return 0;

@@ -315,6 +315,21 @@ START_TEST(what_a_parent_has_not_does_not_come_from_before)
 }
 END_TEST
 
+/* Layers of one name in a folder each, and the folder of the parent is gone. */
+START_TEST(a_layer_is_not_taken_for_its_own_parent)
+{
+	struct image_parent parent = { .digest = { 1 }, .hint = "../before/top" };
+	struct image *image = NULL;
+	const char *error = "";
+
+	make_directory();
+	write_layer("top", "ram", 1, NULL, &parent, NULL);
+	ck_assert_int_eq(image_open(&image, path_of("./top"), -1, NULL, &error), -ENOENT);
+	ck_assert_msg(strstr(error, "missing") && strstr(error, "../before/top"), "%s", error);
+	remove_directory();
+}
+END_TEST
+
 int main(void)
 {
 	return unit_run("image",
@@ -323,6 +338,7 @@ int main(void)
 				UNIT_TABLE(layers_add_up, codecs),
 				UNIT_TABLE(an_image_is_continued, codecs),
 				UNIT_TABLE(what_a_parent_has_not_does_not_come_from_before, gone),
+				UNIT(a_layer_is_not_taken_for_its_own_parent),
 				{},
 			});
 }
