@@ -2,23 +2,18 @@
 /* Why an image cannot be had. */
 #include "image/image-error.h"
 
-#include <limits.h>
 #include <stdarg.h>
-#include <stdio.h>
 
-static _Thread_local char texts[2][2 * PATH_MAX + 512];
-static _Thread_local unsigned int next_text;
+#include "base/sentence.h"
 
 int image_fail(const char **ret_error, int r, const char *format, ...)
 {
-	char *text = texts[next_text]; /* the one before may be among the arguments */
 	va_list args;
 
-	next_text ^= 1;
+	if (!ret_error)
+		return r;
 	va_start(args, format);
-	vsnprintf(text, sizeof(texts[0]), format, args);
+	*ret_error = sentence_make(format, args);
 	va_end(args);
-	if (ret_error)
-		*ret_error = text;
 	return r;
 }

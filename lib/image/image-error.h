@@ -4,7 +4,7 @@
 
 /*
  * Keep the sentence, good until this thread's next call, and point *@ret_error (may be NULL) at it.
- * Context: any; does not block or allocate. Return: @r.
+ * Context: any; may allocate. Return: @r.
  */
 int image_fail(const char **ret_error, int r, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

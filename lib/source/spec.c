@@ -11,13 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/sentence.h"
 #include "base/units.h"
 #include "source/file-spec.h"
 #include "source/kinds.h"
 
 #define KEPT_BYTES (2 * PATH_MAX + 64)
-
-static _Thread_local char error_text[PATH_MAX + 256];
 
 /* Return: @r. */
 __attribute__((format(printf, 3, 4))) static int fail(const char **ret_error, int r,
@@ -25,11 +24,11 @@ __attribute__((format(printf, 3, 4))) static int fail(const char **ret_error, in
 {
 	va_list args;
 
+	if (!ret_error)
+		return r;
 	va_start(args, format);
-	vsnprintf(error_text, sizeof(error_text), format, args);
+	*ret_error = sentence_make(format, args);
 	va_end(args);
-	if (ret_error)
-		*ret_error = error_text;
 	return r;
 }
 
