@@ -31,14 +31,13 @@ struct image_layer *image_layer_free(struct image_layer *layer)
 	return NULL;
 }
 
-/* Reads must wait for the disk in the ring's worker, not fail there; and a FIFO must not hold us up. */
+/* O_NONBLOCK: a FIFO must not hold us up. */
 static int open_path(const char *path, int *ret_fd)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
 	if (fd < 0)
 		return -errno;
-	(void)fcntl(fd, F_SETFL, 0);
 	*ret_fd = fd;
 	return 0;
 }
@@ -60,6 +59,10 @@ static int layer_new(struct image_layer **ret, const char *path, int fd, const c
 	r = source_identify(layer->fd, &layer->identity);
 	if (r == -EINVAL)
 		return image_fail(ret_error, -ESPIPE, "%s is no regular file", path);
+	if (r == 0)
+		r = source_make_blocking(layer->fd);
+	if (r == -EBADF)
+		return image_fail(ret_error, r, "%s is not open for reading", path);
 	if (r < 0)
 		return image_fail(ret_error, r, "%s: %s", path, strerror(-r));
 	layer->is_remote = remote_is(layer->fd);

@@ -2,7 +2,7 @@
 /*
  * A memory of an image as a source of pages, and its SPECs:
  *
- *	image:PATH[,memory=NAME][,digest=HEX][,cache=SIZE]
+ *	image:PATH[,memory=NAME][,digest=HEX][,cache=SIZE][,single]
  *	firecracker:BASE[+DIFF]...
  *	cloud-hypervisor:PATH
  *
@@ -34,7 +34,7 @@ bool image_spec_is(const char *spec);
 
 /*
  * As source_open() and source_reopen(). What came by @fd without a PATH is refused if it has parents: whoever
- * passed it may not name files.
+ * passed it may not name files; it is kept as `single`, so that this holds when it is opened again.
  */
 int image_source_open(struct source **ret, const char *spec, int fd, const char **ret_error);
 int image_source_reopen(struct source **ret, const char *spec, int fd, const char **ret_error);

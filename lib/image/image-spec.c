@@ -29,6 +29,7 @@ struct parts {
 	char memory[IMAGE_NAME_BYTES]; /* "": the only one */
 	uint8_t digest[IMAGE_DIGEST_BYTES];
 	bool has_digest;
+	bool is_single; /* it may have no parents */
 	uint64_t cache_bytes;
 };
 
@@ -106,6 +107,10 @@ static int parse_option(struct parts *parts, const char *option, const char **re
 			return image_fail(ret_error, -EINVAL,
 					  "source: '%s' is no size of a cache (64K to 16G)",
 					  option + 6);
+		return 0;
+	}
+	if (is_ufdi && strcmp(option, "single") == 0) {
+		parts->is_single = true;
 		return 0;
 	}
 	return image_fail(ret_error, -EINVAL,
@@ -188,6 +193,7 @@ static int open_image(const struct parts *parts, int fd, struct image_open_opts 
 
 	if (parts->has_digest)
 		opts.digest = parts->digest;
+	opts.without_parents = parts->is_single || !parts->paths[0][0];
 	if (parts->format == IMAGE_UFDI)
 		r = image_open(&image, name, fd, &opts, &why);
 	else if (parts->paths[0][0])
@@ -289,7 +295,10 @@ static char *make_kept(const struct parts *parts, struct source *source, const s
 		n += (size_t)snprintf(text + n, n_room - n, ",digest=%s", digest);
 	}
 	if (parts->cache_bytes)
-		snprintf(text + n, n_room - n, ",cache=%" PRIu64, parts->cache_bytes);
+		n += (size_t)snprintf(text + n, n_room - n, ",cache=%" PRIu64, parts->cache_bytes);
+	/* whoever passed an open file may not have others opened for him later, either */
+	if (parts->format == IMAGE_UFDI && (parts->is_single || !parts->paths[0][0]))
+		strcpy(text + n, ",single");
 	return text;
 }
 
@@ -308,7 +317,6 @@ static int open_source(struct source **ret, const char *spec, int fd, bool is_ag
 	if (r < 0)
 		return r;
 	has_path = parts.paths[0][0];
-	opts.without_parents = !has_path;
 	if ((!has_path || is_again) && fd < 0)
 		return image_fail(ret_error, -EINVAL, "source: '%s' needs an open file", spec);
 	if (has_path && !is_again && fd >= 0)

@@ -243,7 +243,7 @@ static const struct source_ops file_ops = {
 };
 
 /* Reads must wait for the disk in the ring's worker, not fail there. */
-static int make_blocking(int fd)
+int source_make_blocking(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
@@ -280,7 +280,7 @@ int source_new_file(struct source **ret, int fd, uint64_t offset)
 		return r;
 	if (offset >= file->identity.length_bytes)
 		return -EINVAL;
-	r = make_blocking(fd);
+	r = source_make_blocking(fd);
 	if (r)
 		return r;
 

@@ -29,6 +29,9 @@ int source_new_gone(struct source **ret, const char *spec);
  */
 int source_new_file(struct source **ret, int fd, uint64_t offset);
 
+/* Takes O_NONBLOCK off the open file. Return: 0, -EBADF (not readable), -errno. */
+int source_make_blocking(int fd);
+
 /* Of an open file; asks nobody that may let us wait. Return: 0, -EINVAL (no regular file or block device), -errno. */
 int source_identify(int fd, struct source_identity *ret);
 

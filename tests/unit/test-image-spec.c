@@ -178,6 +178,64 @@ START_TEST(an_open_file_with_parents_is_refused)
 }
 END_TEST
 
+/* The ring would answer EAGAIN where it should wait, and a fault would find an fd that nobody can read. */
+START_TEST(an_open_file_must_be_readable_and_wait_for_its_disk)
+{
+	struct source *source = NULL;
+	const char *error = "";
+	int fd;
+
+	make_directory();
+	make_chain(IMAGE_LZ4);
+	write_diff("mem", true, 1);
+	fd = open(path_of("base"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ck_assert_msg(image_source_open(&source, "image:", fd, &error) == 0, "%s", error);
+	ck_assert(!(fcntl(fd, F_GETFL) & O_NONBLOCK));
+	source = source_unref(source);
+	close(fd);
+	fd = open(path_of("mem"), O_WRONLY | O_CLOEXEC);
+	ck_assert_int_eq(image_source_open(&source, "firecracker:", fd, &error), -EBADF);
+	ck_assert_ptr_nonnull(strstr(error, "reading"));
+	close(fd);
+	remove_directory();
+}
+END_TEST
+
+/*
+ * A stranger's file has no parents; what it becomes may not have any, either, be it by a digest that he
+ * found to fit.
+ */
+START_TEST(what_came_open_is_opened_again_without_parents)
+{
+	struct source *source = NULL, *again = NULL;
+	const char *error = "";
+	char *kept, *digest;
+	int fd;
+
+	make_directory();
+	make_chain(IMAGE_LZ4);
+	fd = open(path_of("base"), O_RDONLY | O_CLOEXEC);
+	ck_assert_msg(image_source_open(&source, "image:", fd, &error) == 0, "%s", error);
+	kept = strdup(source_spec(source));
+	source_unref(source);
+	ck_assert_msg(image_source_reopen(&again, kept, fd, &error) == 0, "%s", error);
+	ck_assert_str_eq(source_spec(again), kept);
+	source_unref(again);
+	close(fd);
+
+	/* the same SPEC, of a layer */
+	source = open_spec("image:%s", path_of("child2"));
+	digest = strstr(source_spec(source), "digest=");
+	memcpy(strstr(kept, "digest="), digest, strlen("digest=") + 32);
+	fd = open(path_of("child2"), O_RDONLY | O_CLOEXEC);
+	ck_assert_int_eq(image_source_reopen(&again, kept, fd, &error), -EXDEV);
+	source_unref(source);
+	close(fd);
+	free(kept);
+	remove_directory();
+}
+END_TEST
+
 /* A successor opens it again, and must wait for nobody then. */
 START_TEST(an_image_that_somebody_else_serves_is_no_source)
 {
@@ -239,6 +297,8 @@ int main(void)
 				UNIT(layers_of_firecracker_are_opened_again_if_none_has_changed),
 				UNIT(an_image_that_somebody_else_serves_is_no_source),
 				UNIT(an_open_file_with_parents_is_refused),
+				UNIT(an_open_file_must_be_readable_and_wait_for_its_disk),
+				UNIT(what_came_open_is_opened_again_without_parents),
 				UNIT(what_is_passed_on_is_an_open_file_or_a_path_from_the_root),
 				{},
 			});
