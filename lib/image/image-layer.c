@@ -148,14 +148,14 @@ static int add_extent(struct extents *extents, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Where the file has data; all of it where that cannot be told. Return: 0, -EFBIG, -ENOMEM. */
-static int find_extents(const struct image_layer *layer, struct extents *extents)
+/* Where the file has data; all of it where that cannot be told, unless it is a difference. Return: 0, -EINVAL, -EFBIG, -ENOMEM. */
+static int find_extents(const struct image_layer *layer, bool is_diff, struct extents *extents)
 {
 	uint64_t end = layer->identity.length_bytes, at = 0;
 	int r = 0;
 
 	if (layer->is_remote)
-		return add_extent(extents, 0, end);
+		return is_diff ? -EINVAL : add_extent(extents, 0, end);
 	while (r == 0 && at < end) {
 		off_t data = lseek(layer->fd, (off_t)at, SEEK_DATA), hole;
 
@@ -163,7 +163,7 @@ static int find_extents(const struct image_layer *layer, struct extents *extents
 			return 0;
 		hole = data < 0 ? -1 : lseek(layer->fd, data, SEEK_HOLE);
 		if (hole <= data)
-			return add_extent(extents, at, end);
+			return is_diff ? -EINVAL : add_extent(extents, at, end);
 		r = add_extent(extents, (uint64_t)data, min_u64((uint64_t)hole, end));
 		at = (uint64_t)hole;
 	}
@@ -219,17 +219,17 @@ int image_layer_open_flat(struct image_layer **ret, const char *path, int fd, bo
 				  "%s has %llu bytes, which is no multiple of a page: no memory "
 				  "file",
 				  path, (unsigned long long)length);
-	if (is_diff && layer->is_remote)
-		return image_fail(
-			ret_error, -EINVAL,
-			"%s is on a file system that does not tell holes, and so cannot be "
-			"a difference",
-			path);
 	layer->is_flat = true;
-	r = find_extents(layer, &extents);
+	r = find_extents(layer, is_diff, &extents);
 	if (r == 0)
 		r = make_index(&layer->index, length, &extents);
 	free(extents.runs);
+	if (r == -EINVAL)
+		return image_fail(
+			ret_error, r,
+			"%s is on a file system or device that does not tell holes, and so cannot be "
+			"a difference",
+			path);
 	if (r < 0)
 		return image_fail(ret_error, r, "%s: %s", path,
 				  r == -EFBIG ? "too many extents" : strerror(-r));

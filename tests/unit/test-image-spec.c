@@ -2,7 +2,16 @@
 /* SPECs of images: opened, refused, kept for a successor, and passed on. */
 #include "test-image.h"
 
-static bool is_remote;
+static bool is_remote, tells_no_holes;
+
+off_t lseek(int fd, off_t offset, int whence)
+{
+	if (tells_no_holes && (whence == SEEK_DATA || whence == SEEK_HOLE)) {
+		errno = EINVAL;
+		return -1;
+	}
+	return syscall(SYS_lseek, fd, offset, whence);
+}
 
 /* The mounts, of which ours may be one that somebody else serves. */
 FILE *fopen(const char *path, const char *mode)
@@ -27,6 +36,8 @@ static const struct {
 	{ "image:DIR/child2", 0, NULL },
 	{ "image:DIR/child,,1,memory=ram", 0, NULL },
 	{ "image:DIR/child2,cache=1M,memory=ram", 0, NULL },
+	{ "image:DIR/base,single", 0, NULL },
+	{ "image:DIR/child2,single", -EXDEV, "flatten" },
 	{ "firecracker:DIR/mem", 0, NULL },
 	{ "image:DIR/none", -ENOENT, "/none" },
 	{ "image:DIR", -ESPIPE, "no regular file" },
@@ -236,6 +247,25 @@ START_TEST(what_came_open_is_opened_again_without_parents)
 }
 END_TEST
 
+/* As on a block device. */
+START_TEST(a_difference_whose_holes_cannot_be_told_is_refused)
+{
+	struct source *source = NULL;
+	const char *error = "";
+	char spec[512];
+
+	make_directory();
+	write_diff("mem", true, 1);
+	write_diff("diff", false, 2);
+	tells_no_holes = true;
+	name_directory("firecracker:DIR/mem+DIR/diff", spec);
+	ck_assert_int_eq(image_source_open(&source, spec, -1, &error), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(error, "holes"));
+	source_unref(open_spec("firecracker:%s", path_of("mem")));
+	remove_directory();
+}
+END_TEST
+
 /* A successor opens it again, and must wait for nobody then. */
 START_TEST(an_image_that_somebody_else_serves_is_no_source)
 {
@@ -299,6 +329,7 @@ int main(void)
 				UNIT(an_open_file_with_parents_is_refused),
 				UNIT(an_open_file_must_be_readable_and_wait_for_its_disk),
 				UNIT(what_came_open_is_opened_again_without_parents),
+				UNIT(a_difference_whose_holes_cannot_be_told_is_refused),
 				UNIT(what_is_passed_on_is_an_open_file_or_a_path_from_the_root),
 				{},
 			});
