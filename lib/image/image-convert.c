@@ -218,8 +218,6 @@ int image_convert_raw(struct image *image, uint32_t memory, int fd, struct image
 	int r;
 
 	r = copy_new(&copy, image, convert);
-	if (r == 0 && ftruncate(fd, (off_t)info->length_bytes) < 0)
-		r = -errno;
 	if (r < 0)
 		return image_fail(ret_error, r, "the copy cannot be begun: %s", strerror(-r));
 	copy->memory = memory;
@@ -228,7 +226,8 @@ int image_convert_raw(struct image *image, uint32_t memory, int fd, struct image
 	r = copy_memory(copy, ret_error);
 	if (r < 0)
 		return r;
-	if (fsync(fd) < 0)
+	/* no sooner: what was cut short must not look like all of it */
+	if (ftruncate(fd, (off_t)info->length_bytes) < 0 || fsync(fd) < 0)
 		return image_fail(ret_error, -errno, "the copy cannot be written: %s",
 				  strerror(errno));
 	convert->stats.file_bytes = info->length_bytes;

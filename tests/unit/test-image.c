@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/units.h"
+#include "image/image-convert.h"
 #include "image/image-reader.h"
 #include "image/image-writer.h"
 #include "support/unit.h"
@@ -330,6 +331,44 @@ START_TEST(a_layer_is_not_taken_for_its_own_parent)
 }
 END_TEST
 
+struct copying {
+	int fd;
+	unsigned int n_whole; /* how often it was as long as the memory already */
+};
+
+static void on_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct copying *copying = userdata;
+
+	copying->n_whole += (uint64_t)lseek(copying->fd, 0, SEEK_END) >= total_bytes;
+	ck_assert_uint_le(done_bytes, total_bytes);
+}
+
+/* Whoever is killed meanwhile leaves nothing that a VMM would load. */
+START_TEST(a_raw_copy_is_as_long_as_the_memory_when_all_is_there)
+{
+	static unsigned char bytes[64 * PAGE], copy[64 * PAGE];
+	struct copying copying = {};
+	struct image_convert convert = { .on_progress = on_progress, .userdata = &copying };
+	const char *error = "";
+	struct image *image;
+
+	make_directory();
+	copying.fd = new_file("raw");
+	memset(bytes, 'a', 16 * PAGE);
+	write_layer("base", "ram", 64, bytes, NULL, NULL);
+	image = open_image("base");
+	ck_assert_int_eq(image_convert_raw(image, 0, copying.fd, &convert, &error), 0);
+	ck_assert_int_eq(pread(copying.fd, copy, sizeof(copy), 0), sizeof(copy));
+	ck_assert_int_eq(lseek(copying.fd, 0, SEEK_END), sizeof(copy));
+	ck_assert(!memcmp(bytes, copy, sizeof(copy)));
+	ck_assert_uint_eq(copying.n_whole, 0);
+	image_unref(image);
+	close(copying.fd);
+	remove_directory();
+}
+END_TEST
+
 int main(void)
 {
 	return unit_run("image",
@@ -339,6 +378,7 @@ int main(void)
 				UNIT_TABLE(an_image_is_continued, codecs),
 				UNIT_TABLE(what_a_parent_has_not_does_not_come_from_before, gone),
 				UNIT(a_layer_is_not_taken_for_its_own_parent),
+				UNIT(a_raw_copy_is_as_long_as_the_memory_when_all_is_there),
 				{},
 			});
 }
