@@ -90,12 +90,13 @@ static bool background_fill(struct demand *demand, struct memory *memory, struct
 	if (run.count > n_piece) {
 		uint64_t n_zero = 0;
 
-		/* A hole costs nothing however long it is. */
+		/* A hole costs nothing however long it is, unless it has to be protected. */
 		if (fill_is_zero(demand, memory,
 				 (struct page_range){ run.first,
 						      min_u64(run.count, BACKGROUND_ZERO_PAGES) },
 				 &n_zero))
-			n_piece = n_zero;
+			n_piece = memory_is_tracked(memory) ? min_u64(n_zero, TRACKED_HOLE_PAGES)
+							    : n_zero;
 		run.count = min_u64(run.count, n_piece);
 	}
 	n_holes = count_get(&demand->counters.pages_zero);

@@ -15,6 +15,7 @@
 #define BACKGROUND_QUIET_BYTES (256 * KIB)
 #define BACKGROUND_QUIET_NS    NSEC_PER_MSEC
 #define BACKGROUND_ZERO_PAGES  65536		     /* holes are told apart this far at once */
+#define TRACKED_HOLE_PAGES     512		     /* and this far if they have to be protected */
 #define BACKGROUND_PAUSE_NS    (200 * NSEC_PER_MSEC) /* before another pass over what failed */
 
 struct demand;

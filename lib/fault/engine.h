@@ -165,7 +165,9 @@ void track_unprotect(struct demand *demand, struct mapping *mapping, uint64_t pa
 void track_unprotect_end(struct demand *demand);
 /* The entry of a present page is gone: unless it is known to have been protected, it was written. */
 void track_note_written(struct mapping *mapping, uint64_t page);
-/* @pages were filled through @done: what a scan of the other mappings finds there is no write. */
+/*
+ * @pages were filled through @done (NULL: left as holes): what a scan of the other mappings finds there is no write.
+ */
 void track_protect_others(struct demand *demand, const struct memory *memory,
 			  struct page_range pages, const struct mapping *done);
 /* COMMAND_HOLES. Return: 0, -errno. */

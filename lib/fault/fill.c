@@ -214,10 +214,16 @@ static uint64_t fill_untouched(const struct memory *memory, struct page_range pa
 	return found_bytes ? (found - start) / memory->page_bytes : pages.count;
 }
 
-/* Holes that nobody asked for stay holes: they read zero without costing a page. */
+/*
+ * Holes that nobody asked for stay holes: they read zero without costing a page. A tracker would take their empty
+ * page table entries for written ones, were they not protected.
+ */
 static void fill_leave_hole(struct demand *demand, struct memory *memory, struct page_range pages)
 {
-	uint64_t n = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
+	uint64_t n;
+
+	track_protect_others(demand, memory, pages, NULL);
+	n = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
 
 	count_add(&demand->counters.pages_zero, n);
 	demand_settled(demand, memory, n);

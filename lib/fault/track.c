@@ -82,7 +82,7 @@ void track_note_written(struct mapping *mapping, uint64_t page)
 void track_protect_others(struct demand *demand, const struct memory *memory,
 			  struct page_range pages, const struct mapping *done)
 {
-	if (memory->n_mappings < 2 || !memory_is_tracked(memory))
+	if (memory->n_mappings < (done ? 2 : 1) || !memory_is_tracked(memory))
 		return;
 	for (uint32_t i = 0; i < demand->view->n_mappings; i++) {
 		struct mapping *mapping = demand->view->mappings[i];

@@ -66,6 +66,30 @@ START_TEST(what_is_filled_is_no_write_from_the_first_instruction_on)
 }
 END_TEST
 
+START_TEST(holes_that_are_left_are_no_writes)
+{
+	struct dirty_fixture fixture;
+
+	dirty_prepare(&fixture, &dirty_rows[_i], DIRTY_PAGES);
+	ck_assert_int_eq(ufd_pager_guest_remove_mapping(fixture.guest, fixture.mapper,
+							fixture.child.address,
+							fixture.child.length),
+			 0);
+	ufd_source_unref(fixture.source);
+	ck_assert_int_eq(ufd_source_open(&fixture.source, "zero", -1, NULL), 0);
+	fixture.memory = dirty_add(&fixture, "holes", 0, DIRTY_PAGES);
+	dirty_start(&fixture, "a");
+	ck_assert_int_eq(ufd_pager_guest_start(fixture.guest), 0);
+	dirty_finish(&fixture);
+	dirty_expect(&fixture, "a", (uint64_t[]){}, 0);
+	ck_assert_uint_eq(child_peek(&fixture.child, 3), 0);
+	dirty_expect(&fixture, "a", (uint64_t[]){}, 0);
+	child_poke(&fixture.child, 4, 1);
+	dirty_expect(&fixture, "a", (uint64_t[]){ 4 }, 1);
+	dirty_end(&fixture);
+}
+END_TEST
+
 START_TEST(tracking_begins_and_ends_while_the_guest_is_being_filled)
 {
 	struct dirty_fixture fixture;
@@ -491,6 +515,7 @@ int main(void)
 			UNIT_TABLE(what_was_written_since_the_epoch_before_is_reported, dirty_rows),
 			UNIT_TABLE(what_is_filled_is_no_write_from_the_first_instruction_on,
 				   dirty_rows),
+			UNIT_TABLE(holes_that_are_left_are_no_writes, dirty_rows),
 			UNIT_TABLE(tracking_begins_and_ends_while_the_guest_is_being_filled,
 				   dirty_rows),
 			UNIT_TABLE(a_guest_that_has_graduated_is_tracked_and_graduates_again,
