@@ -225,9 +225,10 @@ static int scan_collect(struct ledger *ledger, struct mapping *mapping, struct d
 void scan_recover(struct guest *guest)
 {
 	struct scan_area *area = ledger_scan_vector(guest->ledger);
+	uint64_t n = 0;
 
-	for (uint64_t i = 0; i < N_REGIONS && area->regions[i].end; i++) {
-		const struct page_region *region = &area->regions[i];
+	for (; n < N_REGIONS && area->regions[n].end; n++) {
+		const struct page_region *region = &area->regions[n];
 		struct mapping *mapping = guest_view_find(guest->view, area->mapper,
 							  (struct hva){ region->start });
 		struct page_range pages;
@@ -242,7 +243,8 @@ void scan_recover(struct guest *guest)
 				memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
 	}
 	atomic_thread_fence(memory_order_release);
-	memset(area->regions, 0, sizeof(area->regions));
+	/* no more than that: what was never written costs no memory */
+	memset(area->regions, 0, n * sizeof(area->regions[0]));
 }
 
 const struct tracker tracker_scan = { .name = "scan", .collect = scan_collect };
