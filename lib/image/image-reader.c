@@ -370,16 +370,14 @@ int image_extent(const struct image *image, uint32_t memory, uint64_t first_page
 	enum image_place_kind kind = IMAGE_PLACE_ZERO;
 	struct image_place place;
 
-	/* pages of several blocks: mixed ones are data */
 	for (; n_left; n += place.n_blocks, block += place.n_blocks, n_left -= place.n_blocks) {
 		image_locate(image, memory, block, n_left, &place);
 		if (n == 0)
 			kind = place.kind;
-		else if (place.kind != kind && n % page_blocks && n < page_blocks)
-			kind = IMAGE_PLACE_DATA;
 		else if (place.kind != kind)
 			break;
 	}
 	*ret_count = max_u64(n / page_blocks, 1);
-	return kind;
+	/* a page of several blocks that is mixed is data */
+	return n < page_blocks ? IMAGE_PLACE_DATA : kind;
 }

@@ -347,16 +347,6 @@ int image_source_reopen(struct source **ret, const char *spec, int fd, const cha
 
 /* ---- passed to somebody else ---- */
 
-/* Return: NULL: no memory, or -errno by @ret_error. */
-static char *absolute(const char *path, int *ret, const char **ret_error)
-{
-	char *text = realpath(path, NULL);
-
-	if (!text)
-		*ret = image_fail(ret_error, -errno, "source: %s: %s", path, strerror(errno));
-	return text;
-}
-
 int image_spec_pass(const char *spec, char **ret_spec, int *ret_fd, const char **ret_error)
 {
 	_cleanup_(image_unrefp) struct image *image = NULL;
@@ -364,6 +354,7 @@ int image_spec_pass(const char *spec, char **ret_spec, int *ret_fd, const char *
 	_cleanup_(closep) int fd = -EBADF;
 	_cleanup_(freep) char *text = NULL;
 	const char *separators = ",+", *options = strchr(spec, ':') + 1;
+	char path[PATH_MAX];
 	size_t n;
 	uint32_t memory;
 	int r;
@@ -382,24 +373,25 @@ int image_spec_pass(const char *spec, char **ret_spec, int *ret_fd, const char *
 	memcpy(text, spec, n);
 	if (image->n_layers == 1)
 		r = fd_duplicate(&fd, image->layers[0]->fd);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < parts.n_paths; i++) {
-		_cleanup_(freep) char *path = NULL;
+		const char *name;
 
 		(void)take_word(&options, separators, parts.texts);
 		options += i + 1 < parts.n_paths;
-		if (r < 0 || fd >= 0)
+		if (fd >= 0)
 			continue;
-		path = absolute(parts.format == IMAGE_FIRECRACKER
-					? image->layers[image->n_layers - 1 - i]->path
-					: image->layers[0]->path,
-				&r, ret_error);
+		name = parts.format == IMAGE_FIRECRACKER
+			       ? image->layers[image->n_layers - 1 - i]->path
+			       : image->layers[0]->path;
+		if (!realpath(name, path))
+			return image_fail(ret_error, -errno, "source: %s: %s", name,
+					  strerror(errno));
 		if (i)
 			text[n++] = '+';
-		if (path)
-			n = put_quoted(text, n, path, separators);
+		n = put_quoted(text, n, path, separators);
 	}
-	if (r < 0)
-		return r;
 	strcpy(text + n, options);
 	*ret_spec = TAKE_PTR(text);
 	*ret_fd = fd >= 0 ? TAKE_FD(fd) : -EBADF;

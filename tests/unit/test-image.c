@@ -331,6 +331,40 @@ START_TEST(a_layer_is_not_taken_for_its_own_parent)
 }
 END_TEST
 
+/* Pages of several blocks: what is mixed is data, and no more than that. */
+START_TEST(a_page_that_is_there_in_part_is_one_page_of_data)
+{
+	const struct image_parent parent = { .digest = { 1 }, .hint = "nowhere" };
+	const struct image_open_opts alone = { .without_chain = true };
+	struct image_writer_opts opts = { .parent = &parent };
+	struct image_writer *writer = NULL;
+	struct image *image = NULL;
+	static const unsigned char block[PAGE] = "x";
+	const char *error = "";
+	uint32_t memory;
+	uint64_t n;
+	int fd;
+
+	make_directory();
+	fd = new_file("layer");
+	ck_assert_int_eq(image_writer_new(&writer, fd, &opts), 0);
+	ck_assert_int_eq(image_writer_add_memory(writer, "ram", 8 * 512 * PAGE, 512 * PAGE,
+						 IMAGE_HUGETLB, &memory),
+			 0);
+	ck_assert_int_eq(image_writer_blocks(writer, memory, 0, block, 1), 0);
+	ck_assert_int_eq(image_writer_commit(writer, NULL), 0);
+	ck_assert_int_eq(image_open(&image, path_of("layer"), -1, &alone, &error), 0);
+	ck_assert_int_eq(image_extent(image, 0, 0, 8, &n), IMAGE_PLACE_DATA);
+	ck_assert_uint_eq(n, 1);
+	ck_assert_int_eq(image_extent(image, 0, 1, 7, &n), IMAGE_PLACE_ABSENT);
+	ck_assert_uint_eq(n, 7);
+	image_unref(image);
+	image_writer_free(writer);
+	close(fd);
+	remove_directory();
+}
+END_TEST
+
 struct copying {
 	int fd;
 	unsigned int n_whole; /* how often it was as long as the memory already */
@@ -378,6 +412,7 @@ int main(void)
 				UNIT_TABLE(an_image_is_continued, codecs),
 				UNIT_TABLE(what_a_parent_has_not_does_not_come_from_before, gone),
 				UNIT(a_layer_is_not_taken_for_its_own_parent),
+				UNIT(a_page_that_is_there_in_part_is_one_page_of_data),
 				UNIT(a_raw_copy_is_as_long_as_the_memory_when_all_is_there),
 				{},
 			});
