@@ -170,12 +170,6 @@ void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory)
 
 /* ---- harvest ---- */
 
-static struct page_range pages_of(const struct mapping *mapping)
-{
-	return (struct page_range){ mapping_page(mapping, mapping->range.start),
-				    mapping->range.length_bytes / mapping->memory->page_bytes };
-}
-
 /* All that exists of @pages: perhaps written. Return: how many bytes. */
 static uint64_t mark_existing(struct memory *memory, struct page_range pages)
 {
@@ -255,7 +249,7 @@ static uint64_t harvest_gone(struct dirty_log *log, const struct mapping *mappin
 {
 	if (log->tracker->is_sync) /* it was marked when it was written */
 		return 0;
-	return mark_existing(mapping->memory, pages_of(mapping));
+	return mark_existing(mapping->memory, mapping_pages(mapping));
 }
 
 void dirty_log_leave(struct dirty_log *log, struct mapping *mapping)
@@ -346,7 +340,7 @@ static int protect_map(struct dirty_log *log, uint32_t slot, bool is_pending)
 	for (uint32_t i = 0; r == 0 && i < view->n_mappings; i++) {
 		struct mapping *mapping = view->mappings[i];
 		struct dirty_map *map = &mapping->memory->dirty.maps[slot];
-		struct page_range left = pages_of(mapping), run;
+		struct page_range left = mapping_pages(mapping), run;
 		uint64_t end = left.first + left.count;
 
 		if (!map->pending || mapping->stage != MAPPING_OPEN ||

@@ -123,10 +123,8 @@ bool protect_next_existing(const struct memory *memory, struct page_range left,
 
 int protect_existing(struct mapping *mapping)
 {
-	struct page_range left = { mapping_page(mapping, mapping->range.start),
-				   mapping->range.length_bytes / mapping->memory->page_bytes };
+	struct page_range left = mapping_pages(mapping), run;
 	uint64_t end = left.first + left.count;
-	struct page_range run;
 	int r = 0;
 
 	while (r == 0 && protect_next_existing(mapping->memory, left, &run)) {

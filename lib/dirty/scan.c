@@ -194,10 +194,8 @@ static int scan_collect(struct ledger *ledger, struct mapping *mapping, struct d
 		.counts = counts,
 		.page_shift = (unsigned int)__builtin_ctzll(mapping->memory->page_bytes),
 	};
-	struct page_range left = { mapping_page(mapping, mapping->range.start),
-				   mapping->range.length_bytes / mapping->memory->page_bytes };
+	struct page_range left = mapping_pages(mapping), run;
 	uint64_t end_page = left.first + left.count;
-	struct page_range run;
 	int r = pagemap_open_once(&mapping->mapper->pagemap, mapping->mapper->pid);
 
 	if (r == -ESRCH)

@@ -28,9 +28,7 @@ static void command_open(struct demand *demand, struct command *command)
 	struct mapping *mapping = command->mapping;
 
 	mapping->is_open = true;
-	fill_wake(demand, mapping,
-		  (struct page_range){ mapping_page(mapping, mapping->range.start),
-				       mapping->range.length_bytes / mapping->memory->page_bytes });
+	fill_wake(demand, mapping, mapping_pages(mapping));
 }
 
 /*

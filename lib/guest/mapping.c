@@ -29,17 +29,22 @@ struct hva mapping_address(const struct mapping *mapping, uint64_t page)
 
 bool mapping_shows(const struct mapping *mapping, uint64_t page)
 {
-	uint64_t first = mapping->offset_bytes >> page_shift(mapping);
+	struct page_range shown = mapping_pages(mapping);
 
-	return page - first < mapping->range.length_bytes >> page_shift(mapping);
+	return page - shown.first < shown.count;
+}
+
+struct page_range mapping_pages(const struct mapping *mapping)
+{
+	return (struct page_range){ mapping->offset_bytes >> page_shift(mapping),
+				    mapping->range.length_bytes >> page_shift(mapping) };
 }
 
 struct page_range mapping_clip(const struct mapping *mapping, struct page_range pages)
 {
-	uint64_t first = mapping->offset_bytes >> page_shift(mapping);
-	uint64_t end = first + (mapping->range.length_bytes >> page_shift(mapping));
+	struct page_range shown = mapping_pages(mapping);
+	uint64_t first = max_u64(shown.first, pages.first);
+	uint64_t end = min_u64(shown.first + shown.count, pages.first + pages.count);
 
-	first = max_u64(first, pages.first);
-	end = min_u64(end, pages.first + pages.count);
 	return (struct page_range){ first, end > first ? end - first : 0 };
 }

@@ -55,5 +55,6 @@ uint64_t mapping_page(const struct mapping *mapping, struct hva address);
 struct hva mapping_address(const struct mapping *mapping, uint64_t page);
 bool mapping_shows(const struct mapping *mapping, uint64_t page);
 
-/* The part of @pages that the mapping shows; count 0 if none. */
+/* All that the mapping shows, and the part of @pages that it shows; count 0 if none. */
+struct page_range mapping_pages(const struct mapping *mapping);
 struct page_range mapping_clip(const struct mapping *mapping, struct page_range pages);

@@ -407,8 +407,7 @@ static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
 /* Each of its pages is in one place only: shown in two, it would be there in one and zero in the other. */
 bool mapping_is_private_and_shown(const struct guest_view *view, const struct mapping *wanted)
 {
-	struct page_range pages = { wanted->offset_bytes / wanted->memory->page_bytes,
-				    wanted->range.length_bytes / wanted->memory->page_bytes };
+	struct page_range pages = mapping_pages(wanted);
 
 	if (wanted->memory->kind != BACKING_ANON && wanted->memory->kind != BACKING_PRIVATE)
 		return false;

@@ -110,12 +110,9 @@ static void unprotect_all(struct ufd_pager_guest *paged)
 
 	for (uint32_t i = 0; i < view->n_mappings; i++) {
 		struct mapping *mapping = view->mappings[i];
-		struct page_range pages = { mapping_page(mapping, mapping->range.start),
-					    mapping->range.length_bytes /
-						    mapping->memory->page_bytes };
 
 		if (is_served(mapping))
-			(void)protect_pages(mapping, pages, false);
+			(void)protect_pages(mapping, mapping_pages(mapping), false);
 	}
 }
 

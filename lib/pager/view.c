@@ -24,8 +24,7 @@ static int copy_mappings(const struct guest_view *guest, const struct memory *me
 		view->mappings[view->n_mappings++] = (struct view_mapping){
 			.pid = mapping->mapper->pid,
 			.address = mapping->range.start,
-			.pages = { mapping->offset_bytes / memory->page_bytes,
-				   mapping->range.length_bytes / memory->page_bytes },
+			.pages = mapping_pages(mapping),
 		};
 	}
 	return 0;
