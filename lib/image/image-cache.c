@@ -10,6 +10,9 @@
 
 #include "base/units.h"
 
+/* Places that a frame may be in: a search looks at no more, however large the cache is. */
+#define MOST_WAYS 64
+
 struct cached {
 	const struct image_layer *layer; /* NULL: empty */
 	uint32_t frame;
@@ -18,7 +21,8 @@ struct cached {
 
 struct image_cache {
 	_Atomic bool is_busy; /* taken with acquire, left with release */
-	uint32_t n_entries;
+	uint32_t n_entries;   /* sets of n_ways */
+	uint32_t n_ways;
 	uint32_t last; /* the entry found last: pieces of one frame follow each other */
 	uint64_t now;
 	struct cached *entries; /* owned */
@@ -35,6 +39,8 @@ int image_cache_new(struct image_cache **ret, uint64_t n_bytes)
 		return -ENOMEM;
 	cache->n_entries = (uint32_t)min_u64(max_u64(n_bytes / IMAGE_FRAME_BYTES, 1),
 					     UINT32_MAX / 2);
+	cache->n_ways = (uint32_t)min_u64(cache->n_entries, MOST_WAYS);
+	cache->n_entries -= cache->n_entries % cache->n_ways;
 	cache->entries = calloc(cache->n_entries, sizeof(*cache->entries));
 	if (!cache->entries)
 		return -ENOMEM;
@@ -81,15 +87,14 @@ static bool is_it(const struct cached *entry, const struct image_place *place)
 static struct cached *find(struct image_cache *cache, const struct image_place *place,
 			   struct cached **ret_oldest)
 {
-	struct cached *oldest = &cache->entries[0];
+	uint32_t set = place->frame % (cache->n_entries / cache->n_ways);
+	struct cached *ways = &cache->entries[(size_t)set * cache->n_ways], *oldest = ways;
 
 	if (is_it(&cache->entries[cache->last], place))
 		return &cache->entries[cache->last];
-	for (uint32_t i = 0; i < cache->n_entries; i++) {
-		struct cached *entry = &cache->entries[i];
-
+	for (struct cached *entry = ways; entry < ways + cache->n_ways; entry++) {
 		if (is_it(entry, place)) {
-			cache->last = i;
+			cache->last = (uint32_t)(entry - cache->entries);
 			return entry;
 		}
 		if (entry->used < oldest->used)

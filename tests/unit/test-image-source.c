@@ -27,7 +27,9 @@ START_TEST(every_byte_arrives_warm_or_cold_in_any_pieces)
 }
 END_TEST
 
-/* What is asked for in pieces of a frame is unpacked once. */
+/* What is asked for in pieces of a frame is unpacked once; a large cache is searched in part. */
+static const char *const caches[] = { "4M", "16M" };
+
 START_TEST(a_window_unpacks_a_frame_once)
 {
 	struct source_counts before, after;
@@ -35,7 +37,7 @@ START_TEST(a_window_unpacks_a_frame_once)
 
 	make_directory();
 	make_chain(IMAGE_LZ4);
-	source = open_spec("image:%s", path_of("child2"));
+	source = open_spec("image:%s,cache=%s", path_of("child2"), caches[_i]);
 	for (uint64_t i = 0; i < N_PAGES; i++)
 		check_read(source, i, 1);
 	source_get_counts(source, &before);
@@ -209,7 +211,7 @@ int main(void)
 	return unit_run("image-source",
 			(struct unit_test[]){
 				UNIT_TABLE(every_byte_arrives_warm_or_cold_in_any_pieces, codecs),
-				UNIT(a_window_unpacks_a_frame_once),
+				UNIT_TABLE(a_window_unpacks_a_frame_once, caches),
 				UNIT(a_full_ring_is_told),
 				UNIT_TABLE(a_broken_frame_gives_no_byte, broken),
 				UNIT_TABLE(a_file_that_was_cut_is_short, broken),
