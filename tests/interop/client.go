@@ -44,7 +44,7 @@ func service(ctx context.Context, c *varlink.Connection, folder string) {
 	var interfaces []string
 
 	err := c.GetInfo(ctx, &vendor, &product, &version, &url, &interfaces)
-	check("who is there", err == nil && product == "ufdd" && len(interfaces) == 3, interfaces)
+	check("who is there", err == nil && product == "ufdd" && len(interfaces) == 4, interfaces)
 	for _, name := range interfaces {
 		text, err := c.GetInterfaceDescription(ctx, name)
 		file, _ := ioutil.ReadFile(folder + "/" + name + ".varlink")
@@ -81,13 +81,14 @@ func guest(ctx context.Context, c, events *varlink.Connection, pid int64) {
 	check("the stream is live", err == nil && event == nil && flags&varlink.Continues != 0, err)
 
 	made, err := ioufdguest.AttachProcess().Call(ctx, c, "g", &pid, nil, nil, nil, "zero", nil,
-		&settings)
+		&settings, nil)
 	check("a process is attached", err == nil && made.Pid == pid && made.Front_end == "process",
 		err)
 	event, _, err = receive(ctx)
 	check("the event says so", err == nil && event != nil && event.Kind == "attached" &&
 		event.Guest == "g", event)
-	_, err = ioufdguest.AttachProcess().Call(ctx, c, "g", &pid, nil, nil, nil, "zero", nil, nil)
+	_, err = ioufdguest.AttachProcess().Call(ctx, c, "g", &pid, nil, nil, nil, "zero", nil, nil,
+		nil)
 	var exists *ioufdguest.GuestExists
 	check("its name is taken", errors.As(err, &exists) && exists.Name == "g", err)
 
