@@ -165,6 +165,9 @@ void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory)
 		memory->dirty.maps[slot].area_offset = area_offset;
 		memory_drop_maps(memory, log->guest->ledger, slot);
 	}
+	/* another memory may take the id */
+	log->looks[memory->id] = (struct file_look){};
+	log->settled_discards[memory->id] = 0;
 	ledger_drop_record(log->guest->ledger, LEDGER_TRACKED, memory->id);
 }
 
@@ -411,8 +414,9 @@ static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *me
 	uint64_t n_pages = 0;
 	int r;
 
-	/* all that was told until then was seen to have happened */
-	if (log->settled_discards[memory->id] == n_discarded)
+	/* all that was told until now was seen to have happened: it is counted behind its mark, but before we were settled */
+	if (log->settled_discards[memory->id] ==
+	    atomic_load_explicit(&memory->n_discarded, memory_order_acquire))
 		return 0;
 	r = discards_keep(log->guest->view, memory, slot, &n_pages);
 	if (r == 0 && n_pages == 0)

@@ -47,11 +47,12 @@ void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page)
 	bool exists = false;
 	int outcome = UFFD_NO_MEMORY;
 
+	/* before the guest may write there: what is written of an absent page is told to nobody */
+	if (page_states_move(&memory->states, page, PAGE_ABSENT, PAGE_REMOVED))
+		demand_settled(demand, memory, 1);
 	if (allowance_pages(demand, memory, CAUSE_DEMAND, 1))
 		outcome = fill_zeros(demand, mapping, one, &done_bytes);
 	if (outcome == 0) {
-		if (page_states_move(&memory->states, page, PAGE_ABSENT, PAGE_REMOVED))
-			demand_settled(demand, memory, 1);
 		(void)page_states_move(&memory->states, page, PAGE_REMOVED, PAGE_PRESENT);
 		count_add(&demand->counters.pages_zero, 1);
 		fill_count(demand, CAUSE_DEMAND, 1, memory->page_bytes);

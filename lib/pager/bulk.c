@@ -64,12 +64,11 @@ static void bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
  * Nothing is absent: registration costs the guest something and brings it nothing any more. But for
  * poisoned pages: a discard clears the marker, and only a registered page can be poisoned again.
  */
-void bulk_graduate(struct ufd_pager_guest *paged)
+static void graduate(struct ufd_pager_guest *paged)
 {
 	struct guest *guest = paged->guest;
 	bool is_complete;
 
-	pthread_mutex_lock(&paged->model_lock);
 	is_complete = !track_is_on(paged);
 	for (uint32_t i = 0; i < guest->n_memories; i++)
 		is_complete &= (count_get(&guest->memories[i]->n_absent) == 0 &&
@@ -88,6 +87,22 @@ void bulk_graduate(struct ufd_pager_guest *paged)
 		(void)keep_guest(paged); /* as long as it was */
 		bulk_notice(paged, UFD_EVENT_GRADUATED, NULL, 0);
 	}
+}
+
+void bulk_graduate(struct ufd_pager_guest *paged)
+{
+	pthread_mutex_lock(&paged->model_lock);
+	graduate(paged);
+	pthread_mutex_unlock(&paged->model_lock);
+}
+
+/* Of the thread: whoever holds the lock may do so for seconds, and faults of other guests wait for us. */
+static void bulk_try_graduate(struct ufd_pager_guest *paged)
+{
+	if (!paged->must_graduate || pthread_mutex_trylock(&paged->model_lock))
+		return;
+	paged->must_graduate = false;
+	graduate(paged);
 	pthread_mutex_unlock(&paged->model_lock);
 }
 
@@ -102,7 +117,7 @@ static void bulk_chores(struct ufd_pager_guest *paged)
 	while (n_left && paged_demand(paged) && demand_take_chore(paged_demand(paged), &chore)) {
 		n_left--;
 		if (chore.kind == CHORE_COMPLETE)
-			bulk_graduate(paged);
+			paged->must_graduate = true;
 		/* One verdict answers for all touches of a memory that came before it. */
 		if (chore.kind == CHORE_FOREIGN && chore.memory != asked) {
 			if (asked)
@@ -112,6 +127,7 @@ static void bulk_chores(struct ufd_pager_guest *paged)
 	}
 	if (asked)
 		bulk_foreign(paged, asked);
+	bulk_try_graduate(paged);
 	if (!n_left)
 		(void)!write(paged->pager->chore_fd, &one, sizeof(one));
 	bulk_tell_change(paged->pager);
@@ -136,8 +152,9 @@ static void bulk_watch(struct ufd_pager_guest *paged)
 
 	if (!paged_demand(paged) || paged->opts.other_mappers == UFD_OTHERS_EAGER)
 		return;
-	/* Memories only ever grow in number; reading /proc takes too long for the lock. */
-	pthread_mutex_lock(&paged->model_lock);
+	/* Memories only ever grow in number; reading /proc takes too long for the lock, which may be held for long, too. */
+	if (pthread_mutex_trylock(&paged->model_lock))
+		return; /* the next time */
 	n_memories = paged->guest->n_memories;
 	memcpy(memories, paged->guest->memories, sizeof(memories));
 	pthread_mutex_unlock(&paged->model_lock);

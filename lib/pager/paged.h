@@ -57,6 +57,7 @@ struct ufd_pager_guest {
 	/* of the bulk thread */
 	uint64_t look_at_ns;  /* when its limits are due */
 	uint64_t limit_group; /* the control group that limits it most; 0: none does */
+	bool must_graduate;   /* it is complete; whoever holds model_lock is not waited for */
 
 	/* of ufd_pager_is_alive(), under pager->lock */
 	uint64_t seen_pulse;
