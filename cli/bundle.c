@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/files.h"
 #include "base/units.h"
 
 #define COPY_BYTES	(16 * MIB)
@@ -125,17 +126,10 @@ static int bundle_open(struct bundle *bundle, const char *member)
 void bundle_add_bytes(struct bundle *bundle, const char *member, const void *bytes, size_t n)
 {
 	_cleanup_(closep) int fd = bundle_open(bundle, member);
-	size_t n_done = 0;
+	int r = fd < 0 ? 0 : fd_write_all(fd, bytes, n);
 
-	while (fd >= 0 && n_done < n) {
-		ssize_t r = write(fd, (const char *)bytes + n_done, n - n_done);
-
-		if (r < 0) {
-			bundle_note_missing(bundle, member, "cut: %s", strerror(errno));
-			return;
-		}
-		n_done += (size_t)r;
-	}
+	if (r < 0)
+		bundle_note_missing(bundle, member, "cut: %s", strerror(-r));
 }
 
 void bundle_add_text(struct bundle *bundle, const char *member, const char *text)

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/units.h"
 #include "driver/qmp-io.h"
 
@@ -136,21 +137,6 @@ static int check_completed(struct qmp *qmp, const char *doing, struct refusal *r
 	return r;
 }
 
-static int write_all(int fd, const char *bytes, size_t n_bytes)
-{
-	while (n_bytes > 0) {
-		ssize_t n = write(fd, bytes, n_bytes);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			bytes += n;
-			n_bytes -= n;
-		}
-	}
-	return 0;
-}
-
 /* One read of the stream into the file. @ret_n: 0 at the stream's end. */
 static int drain_some(int stream, int state_fd, size_t *ret_n)
 {
@@ -160,7 +146,7 @@ static int drain_some(int stream, int state_fd, size_t *ret_n)
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -errno;
 	*ret_n = n;
-	return write_all(state_fd, bytes, n);
+	return fd_write_all(state_fd, bytes, (size_t)n);
 }
 
 static int drain(struct qmp *qmp, int stream, int state_fd, uint64_t *ret_bytes,

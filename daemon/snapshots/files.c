@@ -6,10 +6,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/files.h"
 #include "snapshots/manifest.h"
 
 static const char *const names[] = { SNAPSHOT_IMAGE, SNAPSHOT_STATE, SNAPSHOT_MANIFEST };
@@ -41,10 +42,46 @@ static int create(int directory, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+/*
+ * The image, whose lock keeps every other save out of the directory. Nothing is cut before we have it: the file may be one
+ * that another save is writing, or has just renamed. Return: the fd, -EBUSY, other -errno.
+ */
+static int create_image(int directory)
+{
+	_cleanup_(closep) int fd = openat(directory, new_names[0],
+					  O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct stat ours, named;
+
+	if (fd < 0)
+		return -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return -EBUSY;
+	if (fstat(fd, &ours) < 0)
+		return -errno;
+	if (fstatat(directory, new_names[0], &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    named.st_ino != ours.st_ino || named.st_dev != ours.st_dev)
+		return -EBUSY;
+	if (ftruncate(fd, 0) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int check_manifest(const struct snapshot_files *files, struct refusal *refusal)
+{
+	struct stat there;
+
+	if (!fstatat(files->directory, SNAPSHOT_MANIFEST, &there, AT_SYMLINK_NOFOLLOW))
+		return snapshot_refuse(refusal, files->path,
+				       "%s holds a snapshot already; remove it or name another "
+				       "directory",
+				       files->path);
+	return 0;
+}
+
 static int open_all(struct snapshot_files *files, bool has_state, struct refusal *refusal)
 {
 	const char *path = files->path;
-	struct stat there;
+	int r;
 
 	if (!mkdir(path, 0700))
 		files->is_ours = true;
@@ -56,14 +93,21 @@ static int open_all(struct snapshot_files *files, bool has_state, struct refusal
 	if (files->directory < 0)
 		return snapshot_refuse(refusal, path, "%s cannot be opened: %s", path,
 				       strerror(errno));
-	if (!fstatat(files->directory, SNAPSHOT_MANIFEST, &there, AT_SYMLINK_NOFOLLOW))
-		return snapshot_refuse(refusal, path,
-				       "%s holds a snapshot already; remove it or name another "
-				       "directory",
-				       path);
+	r = check_manifest(files, refusal);
+	if (r < 0)
+		return r;
 
-	files->image = create(files->directory, new_names[0]);
-	if (has_state)
+	files->image = create_image(files->directory);
+	if (files->image == -EBUSY)
+		return snapshot_refuse(refusal, path,
+				       "%s is being written by another save; name another directory",
+				       path);
+	if (files->image >= 0) { /* it may have come while we had no lock */
+		r = check_manifest(files, refusal);
+		if (r < 0)
+			return r;
+	}
+	if (has_state && files->image >= 0)
 		files->state = create(files->directory, new_names[1]);
 	if (files->image < 0 || (has_state && files->state < 0))
 		return snapshot_refuse(refusal, path, "%s cannot be written: %s", path,
@@ -88,21 +132,6 @@ int snapshot_files_open(struct snapshot_files *ret, const char *path, bool has_s
 		return r;
 	}
 	*ret = files;
-	return 0;
-}
-
-static int write_all(int fd, const char *bytes, size_t n_bytes)
-{
-	while (n_bytes > 0) {
-		ssize_t n = write(fd, bytes, n_bytes);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			bytes += n;
-			n_bytes -= n;
-		}
-	}
 	return 0;
 }
 
@@ -132,7 +161,7 @@ static int publish(const struct snapshot_files *files, const char *text)
 {
 	_cleanup_(closep) int manifest = create(files->directory, new_names[N_NAMES - 1]);
 	size_t n_renamed = 0;
-	int r = manifest < 0 ? manifest : write_all(manifest, text, strlen(text));
+	int r = manifest < 0 ? manifest : fd_write_all(manifest, text, strlen(text));
 
 	if (!r && (fsync(files->image) < 0 || (files->state >= 0 && fsync(files->state) < 0) ||
 		   fsync(manifest) < 0))

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Open files as owned locals; beside cleanup.h, which knows no streams and no folders. */
+/* Open files as owned locals, and what is done with all of them; beside cleanup.h, which knows no streams. */
 #pragma once
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -32,5 +33,23 @@ static inline int fd_duplicate(int *ret_fd, int fd)
 	if (copy < 0)
 		return -errno;
 	*ret_fd = copy;
+	return 0;
+}
+
+/* Each of @n_bytes, however many calls that takes. Context: blocks. Return: 0 or -errno. */
+static inline int fd_write_all(int fd, const void *bytes, size_t n_bytes)
+{
+	const char *from = bytes;
+
+	while (n_bytes > 0) {
+		ssize_t n = write(fd, from, n_bytes);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			from += n;
+			n_bytes -= (size_t)n;
+		}
+	}
 	return 0;
 }

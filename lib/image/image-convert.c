@@ -13,6 +13,7 @@
 #include "image/image-cursor.h"
 #include "image/image-diff.h"
 #include "image/image-error.h"
+#include "kernel/backing.h"
 
 #define PIECE_BLOCKS 64
 
@@ -61,22 +62,6 @@ static void copy_show(const struct copy *copy, uint64_t block)
 					   copy->total_bytes);
 }
 
-static int write_at(int fd, const unsigned char *bytes, uint64_t n_bytes, uint64_t offset)
-{
-	while (n_bytes) {
-		ssize_t n = pwrite(fd, bytes, n_bytes, (off_t)offset);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n < 0)
-			continue;
-		bytes += n;
-		n_bytes -= (uint64_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
 static int put_blocks(struct copy *copy, uint64_t block, uint64_t n_blocks, const void *bytes)
 {
 	uint64_t n_bytes = n_blocks * IMAGE_BLOCK_BYTES;
@@ -85,7 +70,7 @@ static int put_blocks(struct copy *copy, uint64_t block, uint64_t n_blocks, cons
 		return image_writer_blocks(copy->writer, copy->number, block, bytes, n_blocks);
 	copy->convert->stats.data_bytes += n_bytes;
 	copy->convert->stats.stored_bytes += n_bytes;
-	return write_at(copy->fd, bytes, n_bytes, block * IMAGE_BLOCK_BYTES);
+	return backing_write(copy->fd, block * IMAGE_BLOCK_BYTES, bytes, n_bytes);
 }
 
 /* A zero run of a layer that stands alone hides what its parent has. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/files.h"
 #include "base/units.h"
 
 int image_stream_init(struct image_stream *stream, int fd, uint64_t offset)
@@ -28,16 +29,10 @@ void image_stream_done(struct image_stream *stream)
 
 static int stream_flush(struct image_stream *stream)
 {
-	size_t n_done = 0;
+	int r = fd_write_all(stream->fd, stream->buffer, stream->n_buffer);
 
-	while (n_done < stream->n_buffer) {
-		ssize_t n = write(stream->fd, stream->buffer + n_done, stream->n_buffer - n_done);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0)
-			n_done += n;
-	}
+	if (r < 0)
+		return r;
 	stream->n_buffer = 0;
 	return 0;
 }
