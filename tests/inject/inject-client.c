@@ -46,8 +46,9 @@ static const char *const unless[] = {
 	/* once a process, before a run begins; or of the test */
 	"probe", "backing_create",
 	/* the daemon's part of what is linked here as a whole */
-	"gone_or_no_memory", "uffd_register", "uffd_unregister", "uffd_continue", "uffd_poison",
-	"uffd_write_protect", "uffd_handshake", "backing_write", "pagemap_scan", "add_process",
+	"uffd_is_gone", "uffd_is_changing", "uffd_register", "uffd_unregister", "uffd_continue",
+	"uffd_poison", "uffd_write_protect", "uffd_handshake", "backing_write", "pagemap_scan",
+	"add_process",
 	/* of huge pages */
 	"backing_find_data",
 	/* of replies with fds, and of long ones */
