@@ -19,6 +19,7 @@
 #define MAX_PIDS   16
 #define MAX_CHORES 8
 #define BULK_NICE  19
+#define BUSY_NS	   (5 * NSEC_PER_MSEC)
 
 bool bulk_wait_change(struct ufd_pager *pager, uint64_t until_ns)
 {
@@ -49,15 +50,27 @@ static void bulk_notice(struct ufd_pager_guest *paged, uint32_t kind, struct mem
 
 /* ---- chores ---- */
 
-static void bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
+/*
+ * Whoever holds model_lock may do so for seconds, in which faults of other guests wait for this thread: what needs it is
+ * tried again. Return: false if it is to be.
+ */
+static bool bulk_foreign(struct ufd_pager_guest *paged, struct memory *memory)
 {
 	pid_t pids[MAX_PIDS];
 	struct others others = { .pids = pids, .n_pids = MAX_PIDS };
 	struct command verdict = { .kind = COMMAND_VERDICT, .memory = memory };
-	int r = mappers_find(paged, memory, true, &others);
+	int r = -EAGAIN;
 
+	/* /proc is not read for nothing, over and over */
+	if (pthread_mutex_trylock(&paged->model_lock) == 0) {
+		pthread_mutex_unlock(&paged->model_lock);
+		r = mappers_try_find(paged, memory, true, &others);
+	}
+	if (r == -EAGAIN)
+		return false;
 	verdict.is_alone = r == 0 && others.n == 0;
 	(void)paged_command(paged, &verdict);
+	return true;
 }
 
 /*
@@ -96,7 +109,6 @@ void bulk_graduate(struct ufd_pager_guest *paged)
 	pthread_mutex_unlock(&paged->model_lock);
 }
 
-/* Of the thread: whoever holds the lock may do so for seconds, and faults of other guests wait for us. */
 static void bulk_try_graduate(struct ufd_pager_guest *paged)
 {
 	if (!paged->must_graduate || pthread_mutex_trylock(&paged->model_lock))
@@ -106,9 +118,26 @@ static void bulk_try_graduate(struct ufd_pager_guest *paged)
 	pthread_mutex_unlock(&paged->model_lock);
 }
 
+/* One verdict answers for all touches of a memory that came before it. */
+static void bulk_must_judge(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	for (uint32_t i = 0; i < paged->n_must_judge; i++)
+		if (paged->must_judge[i] == memory)
+			return;
+	/* of those that are forgotten nobody asks any more */
+	if (paged->n_must_judge < MAX_MEMORIES)
+		paged->must_judge[paged->n_must_judge++] = memory;
+}
+
+static void bulk_judge(struct ufd_pager_guest *paged)
+{
+	while (paged->n_must_judge &&
+	       bulk_foreign(paged, paged->must_judge[paged->n_must_judge - 1]))
+		paged->n_must_judge--;
+}
+
 static void bulk_chores(struct ufd_pager_guest *paged)
 {
-	struct memory *asked = NULL;
 	unsigned int n_left = MAX_CHORES;
 	struct chore chore;
 	uint64_t one = 1;
@@ -118,15 +147,10 @@ static void bulk_chores(struct ufd_pager_guest *paged)
 		n_left--;
 		if (chore.kind == CHORE_COMPLETE)
 			paged->must_graduate = true;
-		/* One verdict answers for all touches of a memory that came before it. */
-		if (chore.kind == CHORE_FOREIGN && chore.memory != asked) {
-			if (asked)
-				bulk_foreign(paged, asked);
-			asked = chore.memory;
-		}
+		if (chore.kind == CHORE_FOREIGN)
+			bulk_must_judge(paged, chore.memory);
 	}
-	if (asked)
-		bulk_foreign(paged, asked);
+	bulk_judge(paged);
 	bulk_try_graduate(paged);
 	if (!n_left)
 		(void)!write(paged->pager->chore_fd, &one, sizeof(one));
@@ -164,7 +188,7 @@ static void bulk_watch(struct ufd_pager_guest *paged)
 		struct others others = { .pids = pids, .n_pids = MAX_PIDS };
 
 		if (!count_get(&memory->n_absent) || memory->kind == BACKING_ANON ||
-		    mappers_find(paged, memory, false, &others) < 0)
+		    mappers_try_find(paged, memory, false, &others) < 0)
 			continue;
 		for (size_t k = 0; k < others.n && k < MAX_PIDS; k++)
 			bulk_announce(paged, memory, pids[k]);
@@ -224,6 +248,8 @@ static void *bulk_main(void *userdata)
 		for (struct ufd_pager_guest *paged = bulk_next(pager, NULL); paged;
 		     paged = bulk_next(pager, paged)) {
 			bulk_chores(paged);
+			if (paged->n_must_judge || paged->must_graduate)
+				look_at_ns = min_u64(look_at_ns, clock_now_ns() + BUSY_NS);
 			limits_look(paged);
 			if (paged_demand(paged))
 				look_at_ns = min_u64(look_at_ns, paged->look_at_ns);

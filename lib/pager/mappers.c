@@ -49,8 +49,8 @@ static void others_add(struct others *others, pid_t pid)
 	others->n++;
 }
 
-int mappers_find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
-		 struct others *ret)
+static int find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
+		int (*lock)(pthread_mutex_t *mutex), struct others *ret)
 {
 	_cleanup_(proc_maps_done) struct proc_maps maps = {};
 	int r;
@@ -61,12 +61,25 @@ int mappers_find(struct ufd_pager_guest *paged, const struct memory *memory, boo
 	r = proc_maps_of_file(memory->device, memory->inode, &maps, NULL);
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&paged->model_lock);
+	if (lock(&paged->model_lock))
+		return -EAGAIN;
 	for (size_t i = 0; i < maps.n_maps; i++)
 		if (is_stranger(paged, memory, &maps.maps[i], by_range))
 			others_add(ret, maps.maps[i].pid);
 	pthread_mutex_unlock(&paged->model_lock);
 	return 0;
+}
+
+int mappers_find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
+		 struct others *ret)
+{
+	return find(paged, memory, by_range, pthread_mutex_lock, ret);
+}
+
+int mappers_try_find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
+		     struct others *ret)
+{
+	return find(paged, memory, by_range, pthread_mutex_trylock, ret);
 }
 
 EXPORT int ufd_pager_guest_other_mappers(struct ufd_pager_guest *paged, uint32_t memory,

@@ -57,7 +57,10 @@ struct ufd_pager_guest {
 	/* of the bulk thread */
 	uint64_t look_at_ns;  /* when its limits are due */
 	uint64_t limit_group; /* the control group that limits it most; 0: none does */
-	bool must_graduate;   /* it is complete; whoever holds model_lock is not waited for */
+	/* to be done when nobody holds model_lock */
+	struct memory *must_judge[MAX_MEMORIES];
+	uint32_t n_must_judge;
+	bool must_graduate; /* it is complete */
 
 	/* of ufd_pager_is_alive(), under pager->lock */
 	uint64_t seen_pulse;
@@ -169,6 +172,9 @@ struct others {
  */
 int mappers_find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
 		 struct others *ret);
+/* The same for who may not wait for the guest's other calls. Return: also -EAGAIN. */
+int mappers_try_find(struct ufd_pager_guest *paged, const struct memory *memory, bool by_range,
+		     struct others *ret);
 
 /* ---- absence.c ---- */
 

@@ -232,6 +232,9 @@ static void fault_of_another(void)
 	const struct timespec between = { .tv_nsec = 20 * NSEC_PER_MSEC };
 	const char byte = 1;
 
+	/* one of its own guest, too, which has to wait */
+	ck_assert_int_eq(pwrite(scene->child.memfd, &byte, 1, TARGET * 4096), 1);
+	child_begin_poke(&scene->child, TARGET, 7);
 	for (uint64_t page = 0; clock_now_ns() < until_ns; page++) {
 		ck_assert_uint_lt(page, other.length / 4096);
 		ck_assert_int_eq(pwrite(other.memfd, &byte, 1, (off_t)page * 4096), 1);
@@ -268,11 +271,15 @@ START_TEST(a_fault_does_not_wait_for_the_read_of_another_guest)
 			 0);
 	ck_assert_int_eq(ufd_pager_guest_start(guest), 0);
 
+	set_scene(&fixture);
 	child_poke(&fixture.child, 1, 1); /* or nothing is scanned */
 	dirty_start(&fixture, "a");
 	atomic_store(&before_scan, fault_of_another);
 	dirty_read(&fixture, "a", 0, &epoch);
 	ck_assert_ptr_null(atomic_load(&before_scan));
+	ck_assert(child_has_result(&fixture.child, 10000));
+	(void)child_result(&fixture.child);
+	ck_assert_uint_eq(child_peek(&fixture.child, TARGET), 7);
 	dirty_end(&fixture);
 	ufd_source_unref(zero);
 	child_stop(&other);
