@@ -16,10 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
-#include "base/units.h"
 #include "job.h"
 #include "kernel/pidfd.h"
 #include "log-ids.h"
@@ -40,15 +38,6 @@ struct registry {
 	struct event *engine_event; /* owned */
 	struct event *retry_timer;  /* owned */
 };
-
-static uint64_t wall_ns(uint64_t monotonic_ns)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec -
-	       (clock_now_ns() - monotonic_ns);
-}
 
 /* ---- events ---- */
 
@@ -110,7 +99,7 @@ static void tell_now(struct registration *registration, const char *kind, const 
 						      .kind = kind,
 						      .guest = registration->paging.name,
 						      .message = message,
-						      .time_ns = wall_ns(clock_now_ns()),
+						      .time_ns = clock_wall_now_ns(),
 					      });
 }
 
@@ -146,14 +135,15 @@ static void on_engine_event(struct ufd_pager_guest *guest, const struct ufd_even
 			  .message_id = form->message_id),
 	       "%s (offset 0x%llx)", text, (unsigned long long)event->offset);
 	if (form->kind)
-		registry_tell(registration->registry, &(struct registry_event){
-							      .kind = form->kind,
-							      .guest = registration->paging.name,
-							      .memory = event->memory,
-							      .offset_bytes = event->offset,
-							      .message = text,
-							      .time_ns = wall_ns(event->time_ns),
-						      });
+		registry_tell(registration->registry,
+			      &(struct registry_event){
+				      .kind = form->kind,
+				      .guest = registration->paging.name,
+				      .memory = event->memory,
+				      .offset_bytes = event->offset,
+				      .message = text,
+				      .time_ns = clock_wall_ns(event->time_ns),
+			      });
 }
 
 static void on_engine(evutil_socket_t fd, short what, void *userdata)
@@ -292,6 +282,7 @@ static struct registration *registration_new(struct registry *registry, const ch
 	registration->owner = owner;
 	registration->pidfd = -EBADF;
 	pthread_mutex_init(&registration->dirty_lock, NULL);
+	pthread_mutex_init(&registration->save_lock, NULL);
 	LIST_INIT(&registration->waiter_list);
 	registration->n_refs = 1;
 	LIST_INSERT_HEAD(&registry->registration_list, registration, registration_link);
@@ -311,7 +302,7 @@ int registry_arrive(struct registry *registry, const char *name, uid_t owner,
 	registration = registration_new(registry, name, owner, settings);
 	if (!registration)
 		return -ENOMEM;
-	registration->attached_ns = wall_ns(clock_now_ns());
+	registration->attached_ns = clock_wall_now_ns();
 	*ret = registration_ref(registration);
 	return 0;
 }
@@ -411,6 +402,7 @@ struct registration *registration_unref(struct registration *registration)
 		return NULL;
 	paging_done(&registration->paging);
 	pthread_mutex_destroy(&registration->dirty_lock);
+	pthread_mutex_destroy(&registration->save_lock);
 	json_decref(registration->mapper_warnings);
 	closep(&registration->pidfd);
 	free(registration);

@@ -6,10 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/units.h"
+#include "base/clock.h"
 #include "control/drain.h"
 #include "control/method.h"
 #include "control/server.h"
@@ -25,14 +24,6 @@ static const struct method *const tables[CONTROL_INTERFACES] = {
 	dirty_methods,
 };
 
-static uint64_t wall_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec;
-}
-
 int control_new(struct control **ret, struct event_base *base, const struct config *config,
 		struct jobs *jobs, struct registry *registry)
 {
@@ -47,7 +38,7 @@ int control_new(struct control **ret, struct event_base *base, const struct conf
 	control->registry = registry;
 	control->own_uid = geteuid();
 	frame_set_close(closing_close);
-	control->started_ns = wall_now_ns();
+	control->started_ns = clock_wall_now_ns();
 	for (size_t i = 0; i < CONTROL_INTERFACES; i++) {
 		control->interfaces[i].text = wire_interfaces[i].text;
 		control->interfaces[i].methods = tables[i];

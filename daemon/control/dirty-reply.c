@@ -9,12 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/units.h"
+#include "base/files.h"
 #include "dirty/tracking.h"
 #include "refusal.h"
 
@@ -88,17 +86,10 @@ static int content_add(struct content *content, const void *bytes, size_t n)
 static int content_seal(const struct content *content, int *ret_fd)
 {
 	_cleanup_(closep) int fd = memfd_create("ufd-dirty", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	size_t n = 0;
+	int r = fd < 0 ? -errno : fd_write_all(fd, content->bytes, content->n);
 
-	if (fd < 0)
-		return -errno;
-	while (n < content->n) {
-		ssize_t written = write(fd, content->bytes + n, content->n - n);
-
-		if (written < 0)
-			return -errno;
-		n += (size_t)written;
-	}
+	if (r < 0)
+		return r;
 	if (lseek(fd, 0, SEEK_SET) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
@@ -197,15 +188,6 @@ static int add_memory(const struct tracking_memory *memory, enum dirty_format fo
 	return r;
 }
 
-static json_int_t wall_ns(uint64_t monotonic_ns)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (json_int_t)((uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec -
-			    (clock_now_ns() - monotonic_ns));
-}
-
 int dirty_reply_new(const struct tracking_epoch *epoch, enum dirty_format format, json_t **ret,
 		    int *ret_fd, struct refusal *refusal)
 {
@@ -230,13 +212,13 @@ int dirty_reply_new(const struct tracking_epoch *epoch, enum dirty_format format
 		return refusal_set_errno(refusal, r, "the pages cannot be listed: %s",
 					 strerror(-r));
 	}
-	reply = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "epoch",
-			  (json_int_t)epoch->epoch.epoch, "dirty_bytes",
-			  (json_int_t)epoch->epoch.dirty_bytes, "uncertain_bytes",
-			  (json_int_t)epoch->epoch.uncertain_bytes, "begun_ns",
-			  wall_ns(epoch->epoch.begun_ns), "taken_ns",
-			  wall_ns(epoch->epoch.taken_ns), "paused_ns", (json_int_t)epoch->paused_ns,
-			  "memories", memories, "warnings", epoch->warnings);
+	reply = json_pack(
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:O}", "epoch", (json_int_t)epoch->epoch.epoch,
+		"dirty_bytes", (json_int_t)epoch->epoch.dirty_bytes, "uncertain_bytes",
+		(json_int_t)epoch->epoch.uncertain_bytes, "begun_ns",
+		(json_int_t)clock_wall_ns(epoch->epoch.begun_ns), "taken_ns",
+		(json_int_t)clock_wall_ns(epoch->epoch.taken_ns), "paused_ns",
+		(json_int_t)epoch->paused_ns, "memories", memories, "warnings", epoch->warnings);
 	if (reply && fd >= 0)
 		json_object_set_new(reply, "fd", json_integer(0));
 	if (!reply)

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "dirty/hazards.h"
@@ -434,15 +433,6 @@ int tracking_stop(struct registration *registration, const char *consumer, struc
 	return r;
 }
 
-static json_int_t wall_ns(uint64_t monotonic_ns)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (json_int_t)((uint64_t)now.tv_sec * NSEC_PER_SEC + (uint64_t)now.tv_nsec -
-			    (clock_now_ns() - monotonic_ns));
-}
-
 static json_t *list_locked(struct registration *registration)
 {
 	struct ufd_pager_guest *guest = registration->paging.guest;
@@ -453,13 +443,14 @@ static json_t *list_locked(struct registration *registration)
 		struct record_consumer record = {};
 
 		(void)record_get_consumer(guest, info.name, &record);
-		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:b}", "name", info.name,
-					"tracker", tracking_kind(registration), "epoch",
-					(json_int_t)info.epoch, "begun_ns", wall_ns(info.begun_ns),
-					"unread_bytes", (json_int_t)info.unread_bytes, "quiesce",
-					quiesce_word(record.quiesce), "all_mappers",
-					(int)record.has_all_mappers));
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:b}", "name",
+						info.name, "tracker", tracking_kind(registration),
+						"epoch", (json_int_t)info.epoch, "begun_ns",
+						(json_int_t)clock_wall_ns(info.begun_ns),
+						"unread_bytes", (json_int_t)info.unread_bytes,
+						"quiesce", quiesce_word(record.quiesce),
+						"all_mappers", (int)record.has_all_mappers));
 	}
 	return list;
 }

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "attach/bring.h"
@@ -15,8 +14,10 @@
 #include "base/units.h"
 #include "dirty/tracking.h"
 #include "image/image-reader.h"
+#include "job.h"
 #include "refusal.h"
 #include "registry.h"
+#include "snapshots/record.h"
 #include "snapshots/saving.h"
 
 static const char *const kinds[] = {
@@ -169,6 +170,21 @@ static char *parent_hint(const char *directory, const char *parent)
 	return asprintf(&hint, "%s/" SNAPSHOT_IMAGE, parent_path) < 0 ? NULL : hint;
 }
 
+/* Was this memory in a snapshot before, or is it one that came later and has its name? */
+static bool was_saved(const struct saving *saving, const struct memory_view *view)
+{
+	struct paging *paging = &saving->request->guest->paging;
+	struct record_name record;
+	int r = -ESRCH;
+
+	paging_lock(paging);
+	if (paging->guest)
+		r = record_get_name(paging->guest, view->number, &record);
+	paging_unlock(paging);
+	return r == 0 && record.device == view->device && record.inode == view->inode &&
+	       strcmp(record.name, view->name) == 0;
+}
+
 static int add_memories(struct saving *saving)
 {
 	uint64_t total_bytes = 0;
@@ -182,7 +198,7 @@ static int add_memories(struct saving *saving)
 
 		/* what is not dirty is in the parent, if that is the same memory: its name is the guest's for life */
 		input->is_layered = saving->base.registration && saving->request->parent &&
-				    before && input->is_guests &&
+				    before && input->is_guests && was_saved(saving, view) &&
 				    before->length_bytes == view->length_bytes &&
 				    before->page_bytes == view->page_bytes;
 		total_bytes += input->is_layered ? 0 : view->length_bytes;
@@ -284,11 +300,9 @@ static bool is_wp(struct registration *guest)
 static int write_files(struct saving *saving)
 {
 	const struct snapshot_request *request = saving->request;
-	struct timespec now;
 	int r;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	saving->manifest.created_ns = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	saving->manifest.created_ns = clock_wall_now_ns();
 	saving->manifest.is_memory_only = !request->qmp;
 	r = begin_image(saving);
 	if (r < 0)
@@ -356,8 +370,8 @@ static void fill_saved(const struct saving *saving, struct snapshot_saved *saved
 		snprintf(saved->consumer, sizeof(saved->consumer), "%s", manifest->consumer);
 }
 
-int snapshot_save(const struct snapshot_request *request, struct snapshot_saved *ret_saved,
-		  struct refusal *refusal)
+static int save(const struct snapshot_request *request, struct snapshot_saved *ret_saved,
+		struct refusal *refusal)
 {
 	_cleanup_(saving_done) struct saving saving = {
 		.request = request,
@@ -392,4 +406,42 @@ int snapshot_save(const struct snapshot_request *request, struct snapshot_saved 
 	}
 	fill_saved(&saving, ret_saved);
 	return 0;
+}
+
+/*
+ * Two at once would read the consumer of the rounds by turns, and each would get half of what was written. The later one
+ * waits, for as long as its call may take.
+ */
+static int lock_guest(const struct snapshot_request *request, struct refusal *refusal)
+{
+	struct registration *guest = request->guest;
+	struct timespec until;
+	bool is_ours = false;
+
+	while (!is_ours) {
+		if (request->job && job_is_cancelled(request->job))
+			return refusal_set_errno(refusal, -EINTR,
+						 "guest `%s` was being saved by somebody else, and "
+						 "the wait for that was given up",
+						 guest->paging.name);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		is_ours = pthread_mutex_timedlock(&guest->save_lock, &until) == 0;
+	}
+	return 0;
+}
+
+int snapshot_save(const struct snapshot_request *request, struct snapshot_saved *ret_saved,
+		  struct refusal *refusal)
+{
+	int r;
+
+	if (!request->guest)
+		return save(request, ret_saved, refusal);
+	r = lock_guest(request, refusal);
+	if (r < 0)
+		return r;
+	r = save(request, ret_saved, refusal);
+	pthread_mutex_unlock(&request->guest->save_lock);
+	return r;
 }

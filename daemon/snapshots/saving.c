@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "driver/qmp.h"
@@ -46,7 +45,6 @@ int still_begin(struct saving *saving, struct still *ret)
 {
 	struct registration *guest = saving->request->guest;
 	struct still still = { .since_ns = clock_now_ns() };
-	struct timespec now;
 	int r = 0;
 
 	if (guest) {
@@ -60,8 +58,7 @@ int still_begin(struct saving *saving, struct still *ret)
 			pthread_mutex_unlock(&guest->dirty_lock);
 		return r;
 	}
-	clock_gettime(CLOCK_REALTIME, &now);
-	saving->manifest.taken_ns = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	saving->manifest.taken_ns = clock_wall_now_ns();
 	*ret = still;
 	return 0;
 }
@@ -168,6 +165,20 @@ int saving_read_base(struct saving *saving, uint64_t *ret_dirty_bytes)
 	return 0;
 }
 
+/* With the engine's lock. */
+static bool is_last_read_ours(const struct saving *saving, const char *consumer)
+{
+	UFD_OPTS(ufd_consumer_info, info);
+	struct ufd_pager_guest *guest = saving->request->guest->paging.guest;
+
+	if (strcmp(consumer, LIVE_CONSUMER))
+		return base_is_current(&saving->base);
+	for (uint32_t i = 0; ufd_pager_consumer_info(guest, i, &info) == 0; i++)
+		if (strcmp(info.name, consumer) == 0)
+			return info.epoch == saving->live_epoch;
+	return false;
+}
+
 int saving_get_marks(struct saving *saving, const char *consumer,
 		     const struct snapshot_input *input, uint64_t **ret_words)
 {
@@ -180,8 +191,10 @@ int saving_get_marks(struct saving *saving, const char *consumer,
 		return -ENOMEM;
 	paging_lock(paging);
 	if (paging->guest)
-		r = ufd_pager_guest_dirty_bitmap(paging->guest, consumer, input->view.number, 0,
-						 words, n_words);
+		r = is_last_read_ours(saving, consumer)
+			    ? ufd_pager_guest_dirty_bitmap(paging->guest, consumer,
+							   input->view.number, 0, words, n_words)
+			    : -ESTALE;
 	paging_unlock(paging);
 	if (r < 0) {
 		free(words);
@@ -209,6 +222,12 @@ static int copy_marks(struct saving *saving, struct copy *copy, const char *cons
 	_cleanup_(freep) uint64_t *words = NULL;
 	int r = saving_get_marks(saving, consumer, input, &words);
 
+	if (r == -ESTALE)
+		return refusal_set_errno(
+			saving->refusal, r,
+			"somebody else has read consumer `%s` of guest `%s` during "
+			"the save: what was written is not known; try again",
+			consumer, saving->request->guest->paging.name);
 	if (r < 0)
 		return refusal_set_errno(saving->refusal, r, "memory `%s`: %s", input->view.name,
 					 strerror(-r));
