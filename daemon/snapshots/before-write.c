@@ -141,11 +141,10 @@ static void unset(struct held *held)
 static int begin_still(struct held *held, struct still *still, struct copy *copy)
 {
 	struct saving *saving = held->saving;
-	uint64_t dirty_bytes;
 	int r = saving_save_devices(saving, still);
 
 	if (r == 0)
-		r = saving_read_base(saving, &dirty_bytes);
+		r = saving_read_base(saving);
 	if (r == 0)
 		r = saving_copy_unwatched(saving, copy);
 	return r ? r : set(held);
@@ -158,9 +157,9 @@ static int begin(struct held *held)
 	struct still still;
 	int r, resumed;
 
-	r = copy_new(&copy, &held->plain);
+	r = saving_new_copy(saving, &held->plain, &copy);
 	if (r < 0)
-		return refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r));
+		return r;
 	r = still_begin(saving, &still);
 	if (r < 0)
 		return r;
@@ -205,9 +204,9 @@ static int copy_held(struct held *held)
 	opts.claim = on_claim;
 	opts.between = on_piece;
 	opts.userdata = held;
-	r = copy_new(&copy, &opts);
+	r = saving_new_copy(saving, &opts, &copy);
 	if (r < 0)
-		return refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r));
+		return r;
 	r = saving_copy_watched(saving, copy);
 	return r < 0 && held->error < 0 ? refuse_ring(held, held->error) : r;
 }

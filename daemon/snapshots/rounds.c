@@ -121,7 +121,6 @@ static int look_again(struct ufd_pager_guest *guest)
 static int finish_still(struct saving *saving, struct still *still, struct copy *copy)
 {
 	struct paging *paging = &saving->request->guest->paging;
-	uint64_t dirty_bytes;
 	int r = saving_save_devices(saving, still);
 
 	if (r < 0)
@@ -133,7 +132,7 @@ static int finish_still(struct saving *saving, struct still *still, struct copy 
 		return refusal_set_errno(saving->refusal, r,
 					 "what guest `%s` wrote cannot be read: %s", paging->name,
 					 strerror(-r));
-	r = saving_read_base(saving, &dirty_bytes);
+	r = saving_read_base(saving);
 	if (r == 0)
 		r = saving_copy_unwatched(saving, copy);
 	return r ? r : saving_copy_marked(saving, copy, LIVE_CONSUMER);
@@ -159,13 +158,12 @@ static int run(struct saving *saving, struct copy *copy)
 	const uint64_t pause_ns = saving->request->max_pause_ns;
 	struct rounds rounds = { .pause_ns = pause_ns,
 				 .fixed_ns = min_u64(DEVICES_NS, pause_ns / 2) };
-	uint64_t dirty_bytes;
 	int r = 0;
 
 	/* a layer: what was written since its parent, as far as that is known now */
 	if (saving->request->parent) {
 		pthread_mutex_lock(&saving->request->guest->dirty_lock);
-		r = saving_read_base(saving, &dirty_bytes);
+		r = saving_read_base(saving);
 		pthread_mutex_unlock(&saving->request->guest->dirty_lock);
 	}
 	if (r == 0)
@@ -185,9 +183,9 @@ int saving_by_rounds(struct saving *saving)
 	int r;
 
 	saving->manifest.way = SNAPSHOT_ROUNDS;
-	r = copy_new(&copy, &opts);
+	r = saving_new_copy(saving, &opts, &copy);
 	if (r < 0)
-		return refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r));
+		return r;
 	r = start_rounds(saving);
 	if (r < 0)
 		return r;

@@ -144,12 +144,11 @@ int saving_note(struct saving *saving, const char *consumer, struct driver *driv
 
 /* ---- copies ---- */
 
-int saving_read_base(struct saving *saving, uint64_t *ret_dirty_bytes)
+int saving_read_base(struct saving *saving)
 {
 	UFD_OPTS(ufd_dirty_epoch, epoch);
 	int r;
 
-	*ret_dirty_bytes = 0;
 	if (!saving->base.registration)
 		return 0;
 	r = base_read(&saving->base, &epoch, saving->refusal);
@@ -161,7 +160,6 @@ int saving_read_base(struct saving *saving, uint64_t *ret_dirty_bytes)
 			json_sprintf("the file of %llu memories was written, nobody knows where: "
 				     "they are copied whole",
 				     (unsigned long long)epoch.n_strange_writes));
-	*ret_dirty_bytes = epoch.dirty_bytes;
 	return 0;
 }
 
@@ -310,6 +308,13 @@ struct copy_opts saving_copy_opts(struct saving *saving)
 	};
 }
 
+int saving_new_copy(struct saving *saving, const struct copy_opts *opts, struct copy **ret)
+{
+	int r = copy_new(ret, opts);
+
+	return r < 0 ? refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r)) : 0;
+}
+
 void saving_judge_pause(struct saving *saving)
 {
 	const struct snapshot_request *request = saving->request;
@@ -332,11 +337,10 @@ void saving_judge_pause(struct saving *saving)
  */
 static int copy_still(struct saving *saving, struct still *still, struct copy *copy)
 {
-	uint64_t dirty_bytes;
 	int r = saving_save_devices(saving, still);
 
 	if (r == 0)
-		r = saving_read_base(saving, &dirty_bytes);
+		r = saving_read_base(saving);
 	if (r == 0)
 		r = saving_copy_unwatched(saving, copy);
 	if (r == 0)
@@ -352,9 +356,9 @@ int saving_paused(struct saving *saving)
 	int r, resumed;
 
 	saving->manifest.way = SNAPSHOT_PAUSED;
-	r = copy_new(&copy, &opts);
+	r = saving_new_copy(saving, &opts, &copy);
 	if (r < 0)
-		return refusal_set_errno(saving->refusal, r, "no copy: %s", strerror(-r));
+		return r;
 	r = still_begin(saving, &still);
 	if (r < 0)
 		return r;

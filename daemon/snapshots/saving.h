@@ -55,7 +55,7 @@ int still_end(struct saving *saving, struct still *still, bool has_failed);
 int saving_save_devices(struct saving *saving, struct still *still);
 
 /* What the guest wrote since its base, with the dirty_lock; the moment is now. Return: 0, -ECANCELED. */
-int saving_read_base(struct saving *saving, uint64_t *ret_dirty_bytes);
+int saving_read_base(struct saving *saving);
 
 /* What the guest's tracker watches, as the moment needs it: a layer's dirty pages, else all. Return: 0, -ECANCELED. */
 int saving_copy_watched(struct saving *saving, struct copy *copy);
@@ -73,8 +73,9 @@ int saving_copy_marked(struct saving *saving, struct copy *copy, const char *con
 /* What went wrong while pages were copied. Return: always -ECANCELED. */
 int saving_refuse_copy(struct saving *saving, const struct copy *copy, int r);
 
-/* Settings of a copy into its image. */
+/* Settings of a copy into its image; one with such. @ret: owned by the caller. Return: 0, -ECANCELED. */
 struct copy_opts saving_copy_opts(struct saving *saving);
+int saving_new_copy(struct saving *saving, const struct copy_opts *opts, struct copy **ret);
 
 /* A record in the ledger of what is to be undone; NULLs: as it is. Return: 0, -ECANCELED. */
 int saving_note(struct saving *saving, const char *consumer, struct driver *driver);
