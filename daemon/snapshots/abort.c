@@ -50,6 +50,7 @@ static void abort_run(struct job *job, void *data)
 	struct abort *abort = data;
 	struct paging *paging = &abort->registration->paging;
 
+	pthread_mutex_lock(&abort->registration->save_lock);
 	if (abort->record.consumer[0])
 		(void)tracking_stop(abort->registration, abort->record.consumer, &ignored);
 	recall(abort);
@@ -57,6 +58,7 @@ static void abort_run(struct job *job, void *data)
 	if (paging->guest)
 		record_drop_saving(paging->guest);
 	paging_unlock(paging);
+	pthread_mutex_unlock(&abort->registration->save_lock);
 	log_warning(LOG_FIELDS(.guest = paging->name, .message_id = LOG_ID_SAVE_ABORTED),
 		    "a snapshot of the guest was cut short by the end of ufdd, and is void; the "
 		    "guest goes on");

@@ -186,9 +186,15 @@ static int open_full(struct base *base, const struct base_opts *opts, json_t *wa
 int base_open(struct base *ret, struct registration *registration, const struct base_opts *opts,
 	      json_t *warnings, struct refusal *refusal)
 {
-	struct base base = { .registration = registration };
+	struct base base = { .registration = registration,
+			     .parent_path = opts->parent ? opts->parent_path : NULL };
 	int r;
 
+	if (opts->consumer && strcmp(opts->consumer, LIVE_CONSUMER) == 0)
+		return refusal_set_errno(refusal, -EINVAL,
+					 "consumer `%s` is of the rounds of a live save, and never "
+					 "outlives them: name another one",
+					 LIVE_CONSUMER);
 	if (opts->consumer && (!opts->consumer[0] || strlen(opts->consumer) >= UFD_NAME_BYTES))
 		return refusal_set_errno(refusal, -EINVAL, "consumer: 1 to %d bytes",
 					 UFD_NAME_BYTES - 1);
@@ -221,6 +227,11 @@ static int read_locked(struct base *base, struct ufd_dirty_epoch *ret)
 		return -ESRCH;
 	if (!find_consumer(guest, record->consumer, &info))
 		return -ENOENT;
+	if (!is_ours(record, &info)) { /* since it was looked at */
+		if (base->parent_path)
+			return -ESTALE;
+		record->has_base = false;
+	}
 	/* what was read since the base, by saves that failed, comes again */
 	acknowledge = !record->has_base || info.epoch == record->base_epoch ? info.epoch
 									    : info.epoch - 1;
@@ -246,11 +257,27 @@ int base_read(struct base *base, struct ufd_dirty_epoch *ret, struct refusal *re
 	paging_lock(paging);
 	r = read_locked(base, ret);
 	paging_unlock(paging);
+	if (r == -ESTALE)
+		return refusal_set(refusal, "io.ufd.guest.WrongParent",
+				   json_pack("{s:s,s:s}", "name", paging->name, "directory",
+					     base->parent_path),
+				   "what guest `%s` wrote since the snapshot %s is not known: "
+				   "somebody else has read consumer `%s` meanwhile; take a full "
+				   "one (without --incremental)",
+				   paging->name, base->parent_path, base->record.consumer);
 	if (r < 0)
 		return refusal_set_errno(refusal, r,
 					 "what guest `%s` wrote cannot be read (consumer `%s`): %s",
 					 paging->name, base->record.consumer, strerror(-r));
 	return 0;
+}
+
+bool base_is_current(const struct base *base)
+{
+	UFD_OPTS(ufd_consumer_info, info);
+
+	return find_consumer(base->registration->paging.guest, base->record.consumer, &info) &&
+	       is_ours(&base->record, &info);
 }
 
 void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES])

@@ -19,12 +19,14 @@ struct refusal;
 struct registration;
 struct snapshot_manifest;
 
-#define BASE_CONSUMER "snapshot" /* who is not named */
+#define BASE_CONSUMER "snapshot"      /* who is not named */
+#define LIVE_CONSUMER "snapshot.live" /* of the rounds of a live save; it never outlives that */
 
 /* Readable. Zero: nothing is tracked. */
 struct base {
 	struct registration *registration; /* borrowed; NULL: nothing is tracked */
 	struct record_base record;
+	const char *parent_path; /* borrowed; NULL: a full one, which needs no older epoch */
 };
 
 /* Borrowed. */
@@ -46,8 +48,11 @@ struct base_opts {
 int base_open(struct base *ret, struct registration *registration, const struct base_opts *opts,
 	      json_t *warnings, struct refusal *refusal);
 
-/* The moment is now. Its bits are the consumer's until the next read. Return: as above. */
+/* The moment is now. Its bits are the consumer's until the next read. Return: as above; WrongParent if others have read it since. */
 int base_read(struct base *base, struct ufd_dirty_epoch *ret, struct refusal *refusal);
+
+/* Is what the consumer read last what we read? With the engine's lock. */
+bool base_is_current(const struct base *base);
 
 /* The snapshot is on disk, and is the base of the next one. */
 void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES]);

@@ -99,9 +99,9 @@ static int open_all(struct snapshot_files *files, bool has_state, struct refusal
 
 	files->image = create_image(files->directory);
 	if (files->image == -EBUSY)
-		return snapshot_refuse(refusal, path,
-				       "%s is being written by another save; name another directory",
-				       path);
+		return snapshot_refuse(
+			refusal, path,
+			"%s is being written by another save; name another directory", path);
 	if (files->image >= 0) { /* it may have come while we had no lock */
 		r = check_manifest(files, refusal);
 		if (r < 0)

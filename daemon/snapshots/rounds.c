@@ -45,6 +45,15 @@ static int start_rounds(struct saving *saving)
 	return r;
 }
 
+/* What he read we were not told. */
+static int refuse_stranger(struct saving *saving)
+{
+	return refusal_set_errno(saving->refusal, -ESTALE,
+				 "somebody else has read consumer `%s` of guest `%s` during the "
+				 "save: what was written is not known; try again",
+				 LIVE_CONSUMER, saving->request->guest->paging.name);
+}
+
 /* One look while the guest runs. */
 static int look(struct saving *saving, uint64_t *ret_left_bytes)
 {
@@ -54,6 +63,9 @@ static int look(struct saving *saving, uint64_t *ret_left_bytes)
 
 	if (r < 0)
 		return r;
+	if (epoch.epoch.epoch != saving->live_epoch + 1)
+		return refuse_stranger(saving);
+	saving->live_epoch = epoch.epoch.epoch;
 	saving->manifest.paused_ns = max_u64(saving->manifest.paused_ns, epoch.paused_ns);
 	*ret_left_bytes = epoch.epoch.dirty_bytes;
 	return 0;
@@ -103,7 +115,7 @@ static int run_rounds(struct saving *saving, struct copy *copy, struct rounds *r
 }
 
 /* Another look, into which what the last one found comes again: it was not copied. With the lock. */
-static int look_again(struct ufd_pager_guest *guest)
+static int look_again(struct ufd_pager_guest *guest, uint64_t live_epoch)
 {
 	UFD_OPTS(ufd_dirty_epoch, epoch);
 	UFD_OPTS(ufd_consumer_info, info);
@@ -112,8 +124,10 @@ static int look_again(struct ufd_pager_guest *guest)
 		return -ESRCH;
 	for (uint32_t i = 0; ufd_pager_consumer_info(guest, i, &info) == 0; i++)
 		if (strcmp(info.name, LIVE_CONSUMER) == 0)
-			return ufd_pager_guest_dirty_read(guest, LIVE_CONSUMER, info.epoch - 1,
-							  &epoch);
+			return info.epoch != live_epoch
+				       ? -ESTALE
+				       : ufd_pager_guest_dirty_read(guest, LIVE_CONSUMER,
+								    info.epoch - 1, &epoch);
 	return -ENOENT;
 }
 
@@ -126,8 +140,10 @@ static int finish_still(struct saving *saving, struct still *still, struct copy 
 	if (r < 0)
 		return r;
 	paging_lock(paging);
-	r = look_again(paging->guest);
+	r = look_again(paging->guest, saving->live_epoch);
 	paging_unlock(paging);
+	if (r == -ESTALE)
+		return refuse_stranger(saving);
 	if (r < 0)
 		return refusal_set_errno(saving->refusal, r,
 					 "what guest `%s` wrote cannot be read: %s", paging->name,

@@ -19,8 +19,6 @@
 
 struct driver;
 
-#define LIVE_CONSUMER "snapshot.live" /* of the rounds of a live save; it never outlives that */
-
 /* Readable. */
 struct saving {
 	const struct snapshot_request *request;
@@ -31,9 +29,10 @@ struct saving {
 	struct snapshot_manifest manifest;
 	struct snapshot_manifest parent; /* if the request names one */
 	struct base base;
-	json_t *machine;  /* owned */
-	json_t *warnings; /* owned */
-	bool has_record;  /* in the guest's ledger: record_put_saving() */
+	json_t *machine;     /* owned */
+	json_t *warnings;    /* owned */
+	bool has_record;     /* in the guest's ledger: record_put_saving() */
+	uint64_t live_epoch; /* of LIVE_CONSUMER, the last that we read */
 };
 
 /* The guest stands still. Readable. */
@@ -63,7 +62,10 @@ int saving_copy_watched(struct saving *saving, struct copy *copy);
 /* All else, whole: memory of the process that the guest does not map. While it stands still. Return: the same. */
 int saving_copy_unwatched(struct saving *saving, struct copy *copy);
 
-/* The pages that @consumer read last, of one memory. *@ret_words: the caller's to free. Return: 0 or -errno. */
+/*
+ * The pages that we read last as @consumer, of one memory. *@ret_words: the caller's to free. Return: 0, -ESTALE (somebody
+ * else has read it since), other -errno.
+ */
 int saving_get_marks(struct saving *saving, const char *consumer,
 		     const struct snapshot_input *input, uint64_t **ret_words);
 

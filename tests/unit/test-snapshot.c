@@ -148,6 +148,35 @@ START_TEST(what_is_discarded_leaves_nothing)
 }
 END_TEST
 
+START_TEST(a_directory_takes_one_save_at_a_time)
+{
+	_cleanup_(place_done) struct place place;
+	_cleanup_(snapshot_files_done) struct snapshot_files files = SNAPSHOT_FILES_NONE;
+	struct snapshot_files other = SNAPSHOT_FILES_NONE;
+	struct refusal refusal = {};
+	struct stat file;
+	char path[160];
+
+	place_init(&place);
+	ck_assert_int_eq(snapshot_files_open(&files, place.saved, true, &refusal), 0);
+	ck_assert_int_eq(write(files.image, "memory", 6), 6);
+	ck_assert_int_eq(write(files.state, "devices", 7), 7);
+
+	ck_assert_int_eq(snapshot_files_open(&other, place.saved, true, &refusal), -ECANCELED);
+	ck_assert_ptr_nonnull(strstr(
+		json_string_value(json_object_get(refusal.parameters, "message")), "another save"));
+	refusal_done(&refusal);
+
+	ck_assert_int_eq(snapshot_files_publish(&files, "{}", &refusal), 0);
+	snprintf(path, sizeof(path), "%s/%s", place.saved, SNAPSHOT_IMAGE);
+	ck_assert_int_eq(stat(path, &file), 0);
+	ck_assert_int_eq(file.st_size, 6);
+	snprintf(path, sizeof(path), "%s/%s", place.saved, SNAPSHOT_STATE);
+	ck_assert_int_eq(stat(path, &file), 0);
+	ck_assert_int_eq(file.st_size, 7);
+}
+END_TEST
+
 START_TEST(a_rename_that_fails_leaves_no_snapshot)
 {
 	_cleanup_(place_done) struct place place;
@@ -402,6 +431,7 @@ int main(void)
 		(struct unit_test[]){
 			UNIT(files_are_a_snapshot_only_when_they_are_published),
 			UNIT(what_is_discarded_leaves_nothing),
+			UNIT(a_directory_takes_one_save_at_a_time),
 			UNIT(a_rename_that_fails_leaves_no_snapshot),
 			UNIT(devices_are_loaded_and_the_guest_goes_on_if_it_should),
 			UNIT(what_version_1_wrote_stays_readable),
