@@ -36,7 +36,7 @@ extern "C" {
  *
  * May be called before ufd_pager_guest_start(): then the baseline is the source, and what the guest writes
  * from its first instruction on is reported. Memories that come later are reported as far as they held pages when
- * they came. Blocks (about 35 ns a page that exists).
+ * they came. Blocks (for some 50 ms a GiB of small pages that exist; the guest runs meanwhile).
  * Return: 0, -EEXIST (has started already), -EINVAL (name), -ENOSPC (UFD_MAX_CONSUMERS, or the ledger is full),
  *	   -EOPNOTSUPP (this kernel, or a uffd without the features, or a private mapping of a file that others may
  *	   write: ufd_pager_guest_dirty_refusal() says which), -ESRCH (the guest has ended), -ENOMEM.
@@ -66,7 +66,7 @@ struct ufd_dirty_epoch {
  * @acknowledge: number of the epoch that the consumer has safely got, which is then forgotten; UFD_DIRTY_LAST for the
  *		 last one. The number before that (0 at first): the last one did not arrive, and is part of this one.
  *
- * Blocks (0.3 ms a GiB if little was written). Return: 0, -ENOENT (no such consumer), -ESTALE (@acknowledge is neither
+ * Blocks (1 to 2 ms a GiB if little was written). Return: 0, -ENOENT (no such consumer), -ESTALE (@acknowledge is neither
  * the last epoch nor the one before it), -ESRCH (the guest has ended: what it wrote cannot be told any more), -errno.
  */
 int ufd_pager_guest_dirty_read(struct ufd_pager_guest *guest, const char *consumer,
