@@ -10,6 +10,9 @@
 #include "kernel/pagemap.h"
 #include "pager/paged.h"
 
+#define N_WORDS	   512 /* of a page map, read at once */
+#define KEEP_BYTES (64 * MIB)
+
 /* Pages that another mapping shows already were proved with it, and may have been filled since. */
 static bool is_shown_elsewhere(const struct ufd_pager_guest *paged, const struct mapping *mapping,
 			       uint64_t page)
@@ -123,5 +126,71 @@ int absence_prove(struct ufd_pager_guest *paged, struct mapping *mapping, uint64
 		r = absence_prove_file(paged, mapping, ret_offset);
 	if (r == 0 && (memory->kind == BACKING_ANON || memory->kind == BACKING_PRIVATE))
 		r = absence_prove_tables(paged, mapping, ret_offset);
+	return r;
+}
+
+/* ---- what was mapped before ---- */
+
+/* Pages from @first on, which is mapped, that are so, too; @most at most. Return: 0 or -errno. */
+static int mapped_count(const struct mapping *mapping, uint64_t first, uint64_t most, uint64_t *ret)
+{
+	uint64_t words[N_WORDS], n = 1, n_asked = 0, i = 0;
+
+	for (; i == n_asked && n < most; n += i) {
+		int r;
+
+		n_asked = mapping->memory->kind == BACKING_HUGETLB ? 1 : min_u64(most - n, N_WORDS);
+		r = pagemap_read(mapping->mapper->pagemap, mapping_address(mapping, first + n),
+				 words, n_asked);
+		if (r < 0)
+			return r;
+		for (i = 0; i < n_asked && pagemap_is_used(words[i]); i++)
+			;
+	}
+	*ret = n;
+	return 0;
+}
+
+static void keep_absent(struct ufd_pager_guest *paged, struct memory *memory,
+			struct page_range pages)
+{
+	uint64_t end = pages.first + pages.count;
+	struct page_range run;
+
+	for (uint64_t at = pages.first; page_states_find(
+		     &memory->states, (struct page_range){ at, end - at }, PAGE_ABSENT, &run);
+	     at = run.first + run.count)
+		absence_keep(paged, memory, run);
+}
+
+int absence_keep_mapped(struct ufd_pager_guest *paged, struct mapping *mapping)
+{
+	struct memory *memory = mapping->memory;
+	uint64_t most = max_u64(KEEP_BYTES / memory->page_bytes, 1), n;
+	uint64_t end = mapping->range.start.v + mapping->range.length_bytes;
+	struct hva at = mapping->range.start, first;
+	bool is_used = false;
+	int r;
+
+	if (!memory->is_backing_source || !count_get(&memory->n_absent))
+		return 0;
+	r = pagemap_open_once(&mapping->mapper->pagemap, mapping->mapper->pid);
+	while (r == 0 && at.v < end) {
+		struct page_range pages;
+
+		r = pagemap_first_used(mapping->mapper->pagemap,
+				       (struct hva_range){ at, end - at.v }, &is_used, &first);
+		if (r || !is_used)
+			break;
+		first.v = align_down(first.v, memory->page_bytes);
+		pages.first = mapping_page(mapping, first);
+		r = mapped_count(mapping, pages.first,
+				 min_u64(most, (end - first.v) / memory->page_bytes), &n);
+		if (r < 0)
+			break;
+		pages.count = n;
+		keep_absent(paged, memory, pages);
+		at = hva_add(first, n * memory->page_bytes);
+	}
 	return r;
 }

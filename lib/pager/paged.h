@@ -180,3 +180,9 @@ int mappers_try_find(struct ufd_pager_guest *paged, const struct memory *memory,
 
 /* Prove that @mapping shows nothing that was declared absent. Return: 0, -ENOTEMPTY, -errno. */
 int absence_prove(struct ufd_pager_guest *paged, struct mapping *mapping, uint64_t *ret_offset);
+
+/*
+ * Of a memory whose bytes are in its own file: pages that the process has mapped by itself are present. No fault tells of
+ * them, and nobody protects what is absent. @mapping is registered. Return: 0, -EACCES (pagemap), -ESRCH, -errno.
+ */
+int absence_keep_mapped(struct ufd_pager_guest *paged, struct mapping *mapping);

@@ -93,6 +93,32 @@ static int register_all(struct ufd_pager_guest *paged)
 	return 0;
 }
 
+/* Without the right to look, we rely on the promise that nobody ran before. */
+static int keep_mapped(struct ufd_pager_guest *paged, struct mapping *mapping)
+{
+	int r = absence_keep_mapped(paged, mapping);
+
+	if (r != -EACCES && r != -EPERM)
+		return r;
+	if (paged->opts.populated != UFD_POPULATED_KEEP)
+		return 0;
+	return track_refuse(paged,
+			    "the page tables of process %d may not be read, and it may have mapped "
+			    "pages of memory `%s` before it was attached",
+			    mapping->mapper->pid, mapping->memory->name);
+}
+
+static int keep_all_mapped(struct ufd_pager_guest *paged)
+{
+	const struct guest_view *view = paged->guest->view;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < view->n_mappings; i++)
+		if (is_served(view->mappings[i]))
+			r = keep_mapped(paged, view->mappings[i]);
+	return r == -ESRCH ? 0 : r;
+}
+
 static int protect_all(struct ufd_pager_guest *paged)
 {
 	const struct guest_view *view = paged->guest->view;
@@ -250,6 +276,8 @@ static int start_first(struct ufd_pager_guest *paged, uint32_t slot)
 {
 	int r = register_all(paged);
 
+	if (r == 0)
+		r = keep_all_mapped(paged);
 	if (r < 0)
 		return r;
 	dirty_log_arm(&paged->dirty, slot);
@@ -474,6 +502,8 @@ int track_mapping(struct ufd_pager_guest *paged, struct mapping *mapping)
 	if (!memory_is_tracked(mapping->memory))
 		return 0;
 	r = track_check_mapper(paged, mapping->mapper);
+	if (r == 0)
+		r = keep_mapped(paged, mapping);
 	if (r == 0)
 		r = protect_existing(mapping);
 	return r == TRACKER_GONE ? -ESRCH : r;

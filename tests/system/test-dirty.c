@@ -397,6 +397,48 @@ START_TEST(what_comes_while_it_is_tracked_is_tracked)
 }
 END_TEST
 
+/*
+ * Who ran before he was attached has mapped bytes that are in the memory's own file: there is no fault that would tell
+ * us of them.
+ */
+START_TEST(what_was_mapped_before_is_tracked)
+{
+	struct dirty_fixture fixture;
+	uint64_t half = DIRTY_PAGES / 2;
+	uint32_t later;
+
+	if (dirty_rows[_i].kind != CHILD_SHMEM && dirty_rows[_i].kind != CHILD_HUGETLB)
+		return;
+	dirty_prepare(&fixture, &dirty_rows[_i], DIRTY_PAGES);
+	ck_assert_int_eq(ufd_pager_guest_remove_mapping(fixture.guest, fixture.mapper,
+							fixture.child.address,
+							fixture.child.length),
+			 0);
+	child_poke(&fixture.child, 1, 1);
+	child_poke(&fixture.child, 4, 1);
+	child_poke(&fixture.child, half + 2, 1);
+	ufd_source_unref(fixture.source);
+	ck_assert_int_eq(ufd_source_open(&fixture.source, "backing", -1, NULL), 0);
+	fixture.memory = dirty_add(&fixture, "low", 0, half);
+	ck_assert_int_eq(ufd_pager_guest_start(fixture.guest), 0);
+	dirty_start(&fixture, "a");
+	dirty_expect(&fixture, "a", (uint64_t[]){}, 0);
+	child_poke(&fixture.child, 4, 2);
+	dirty_expect(&fixture, "a", (uint64_t[]){ 4 }, 1);
+	/* of one that comes while it is tracked, all that is there counts as written */
+	later = dirty_add(&fixture, "high", half, half);
+	dirty_expect_sum(&fixture, "a", 1);
+	dirty_expect_map(&fixture, "a", later, (uint64_t[]){ 2 }, 1);
+	child_poke(&fixture.child, half + 2, 2);
+	child_poke(&fixture.child, 4, 3); /* their file's time moves for both */
+	dirty_expect_sum(&fixture, "a", 2);
+	dirty_expect_map(&fixture, "a", fixture.memory, (uint64_t[]){ 4 }, 1);
+	dirty_expect_map(&fixture, "a", later, (uint64_t[]){ 2 }, 1);
+	ck_assert_uint_eq(child_peek(&fixture.child, half + 2), 2);
+	dirty_end(&fixture);
+}
+END_TEST
+
 /* ---- many ---- */
 
 START_TEST(no_page_is_lost_where_a_vector_ends)
@@ -528,6 +570,7 @@ int main(void)
 			UNIT_TABLE(a_process_that_runs_another_program_is_not_clean, dirty_rows),
 			UNIT_TABLE(writes_through_any_mapping_are_one_memory_s, dirty_rows),
 			UNIT_TABLE(what_comes_while_it_is_tracked_is_tracked, dirty_rows),
+			UNIT_TABLE(what_was_mapped_before_is_tracked, dirty_rows),
 			UNIT_TABLE(no_page_is_lost_where_a_vector_ends, dirty_rows),
 			UNIT(a_file_that_others_may_write_is_refused),
 			UNIT_TABLE(what_a_kernel_cannot_do_is_refused_by_name, kernels),
