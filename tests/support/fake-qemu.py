@@ -4,7 +4,7 @@
 
     fake-qemu.py MONITOR MIB
 
-Says READY, then takes a command a line and answers each with one line:
+Its devices are the word `devices`. Says READY, then takes a command a line and answers each with one line:
     w PAGE...     write these pages
     open PATH     open a file with O_DIRECT (a plain one if the file system has none: `plain` is the answer)
     close         and close it again
@@ -34,6 +34,7 @@ class Monitor:
         self.muted = set()
         self.seen = []
         self.asked = ""
+        self.stream = -1
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -54,8 +55,12 @@ class Monitor:
         version = {"qemu": {"major": 7, "minor": 2, "micro": 0}}
         self.say(client, {"QMP": {"version": version, "capabilities": []}})
         text = ""
-        while more := client.recv(65536).decode():
-            text += more
+        while True:
+            more, fds, _, _ = socket.recv_fds(client, 65536, 1)
+            if not more:
+                break
+            self.stream = fds[0] if fds else self.stream
+            text += more.decode()
             while text:  # one object after another, with nothing in between
                 try:
                     call, end = json.JSONDecoder().raw_decode(text)
@@ -73,8 +78,13 @@ class Monitor:
                 self.seen.append(command)
             self.status = {"stop": "paused", "cont": "running"}.get(command, self.status)
             answer = {"query-status": {"status": self.status, "running": self.status == "running"},
-                      "query-migrate-capabilities": []}.get(command, {})
+                      "query-migrate-capabilities": [{"capability": "x-ignore-shared", "state": False}],
+                      "qom-get": "none", "query-kvm": {"enabled": False}}.get(command, {})
         self.say(client, {"return": answer, "id": number})
+        if command == "migrate":
+            os.write(self.stream, b"devices")
+            os.close(self.stream)
+            self.say(client, {"event": "MIGRATION", "data": {"status": "completed"}})
 
     @staticmethod
     def say(client, message):

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""SnapshotSave of io.ufd.guest while others call, too: reads of its consumers, a second save. TAP on stdout.
+
+Arguments: ufdd, ufdctl, fake-qemu.py. Every process is ended by its pid.
+"""
+import json
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support"))
+import dirtyworld
+from dirtyworld import MIB, Process, World, check, is_error, results, skip, wait_until
+
+UFDD, UFDCTL, FAKE = (os.path.realpath(path) for path in sys.argv[1:4])
+dirtyworld.UFDD, dirtyworld.UFDCTL = UFDD, UFDCTL
+
+
+class Guest(Process):
+    def __init__(self, world):
+        self.monitor = os.path.join(world.folder, "qmp")
+        super().__init__(sys.executable, FAKE, self.monitor, str(MIB))
+        self.attached = world.call("io.ufd.guest.AttachProcess", name="g", qmp=self.monitor, source="zero",
+                                   settings={"populated": "keep"})
+
+
+def path_of(world, name):
+    return os.path.join(world.folder, name)
+
+
+def ask(world, name, **parameters):
+    return world.send("io.ufd.guest.SnapshotSave", name="g", directory=path_of(world, name), **parameters)
+
+
+def save(world, name, **parameters):
+    return world.hear(ask(world, name, **parameters))[0]
+
+
+def differing(world, one, other):
+    """Bytes that are different in two snapshots."""
+    images = [os.path.join(path_of(world, name), "memory.ufdi") for name in (one, other)]
+    done = subprocess.run([UFDCTL, "--json", "image", "diff", *images], capture_output=True, text=True,
+                          timeout=60, check=False)
+    return json.loads(done.stdout)["differ_bytes"] if done.stdout else done.stderr
+
+
+def read_meanwhile(world, guest):
+    """What somebody else reads, and acknowledges, between the look at a consumer and its read."""
+    guest.ask("mute", "query-cpus-fast")
+    guest.write(3, 4)
+    client = ask(world, "stolen", incremental=path_of(world, "full"))
+    check("an incremental save is under way", wait_until(lambda: guest.ask("asked") == "query-cpus-fast"))
+    world.read(consumer="snapshot")
+    _, pages = world.read(consumer="snapshot")
+    check("somebody else has read, and acknowledged, what it counts from", pages == set(), pages)
+    guest.ask("speak")
+    reply = world.hear(client)[0]
+    check("it is refused, and not written without these pages", is_error(
+        reply, "io.ufd.guest.WrongParent", "somebody else", "full one"), reply)
+    check("nothing is left of it", not os.path.exists(path_of(world, "stolen"))
+          and guest.ask("log").endswith("running"))
+
+
+def at_once(world, guest):
+    guest.write(5, 6, 7)
+    clients = [ask(world, name, live=True, consumer=name) for name in ("one", "two", "three")]
+    replies = [world.hear(client)[0] for client in clients]
+    check("live saves of one guest at once are made one after the other",
+          all("error" not in reply for reply in replies), replies)
+    last = save(world, "last", consumer="four")
+    different = [differing(world, name, "last") for name in ("one", "two", "three")]
+    check("and each is whole", "error" not in last and different == [0, 0, 0], (last, different))
+    reply = save(world, "named", live=True, consumer="snapshot.live")
+    check("the consumer of rounds is nobody's base", is_error(
+        reply, "io.ufd.manager.SystemError", "snapshot.live"), reply)
+
+
+def main():
+    world = World()
+    guest = Guest(world)
+    if "error" in guest.attached:
+        skip("saves of a guest that is attached by its monitor", "needs the right to trace")
+    else:
+        guest.write(*range(0, 512, 3))
+        full = save(world, "full")
+        check("a guest is saved", full.get("parameters", {}).get("epoch") == 1
+              and guest.ask("log") == "stop cont running", full)
+        read_meanwhile(world, guest)
+        at_once(world, guest)
+    guest.end()
+    world.end()
+
+
+try:
+    main()
+finally:
+    dirtyworld.end_all()
+print(f"1..{len(results)}")
+sys.exit(0 if all(results) else 1)
