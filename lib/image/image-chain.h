@@ -17,10 +17,16 @@ struct image {
 	bool is_cut; /* its parents were left out */
 };
 
-/*
- * An image of these layers, from the top down; they are consumed on success. Return: 0, -ENOMEM.
- */
-int image_of_layers(struct image **ret, struct image_layer **layers, uint32_t n_layers);
+/* Layers while they are opened, from the top down; readable. */
+struct image_opening {
+	struct image_layer *layers[IMAGE_MAX_LAYERS]; /* owned */
+	uint32_t n;
+};
+
+void image_opening_done(struct image_opening *opening);
+
+/* An image of them, who are its own then. Return: 0, -ENOMEM. */
+int image_opening_finish(struct image_opening *opening, struct image **ret);
 
 /*
  * Do @bytes, read from the place, have its checksums? Bytes without are taken as they are. Context: any;

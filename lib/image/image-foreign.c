@@ -33,18 +33,6 @@ bool image_format_parse(const char *text, enum image_format *ret)
 	return false;
 }
 
-/* Layers while they are opened, the base last. */
-struct opening {
-	struct image_layer *layers[IMAGE_MAX_LAYERS];
-	uint32_t n;
-};
-
-static void opening_done(struct opening *opening)
-{
-	for (uint32_t i = 0; i < opening->n; i++)
-		image_layer_free(opening->layers[i]);
-}
-
 /* A folder stands for its memory-ranges. */
 static const char *name_ranges(const char *path, char text[PATH_MAX])
 {
@@ -59,7 +47,7 @@ static const char *name_ranges(const char *path, char text[PATH_MAX])
 int image_open_foreign(struct image **ret, enum image_format format, const char *const *paths,
 		       size_t n_paths, int fd, const char **ret_error)
 {
-	_cleanup_(opening_done) struct opening opening = {};
+	_cleanup_(image_opening_done) struct image_opening opening = {};
 	char text[PATH_MAX];
 	int r;
 
@@ -84,9 +72,6 @@ int image_open_foreign(struct image **ret, enum image_format format, const char 
 				"%s and %s have different lengths: they are not of one guest", path,
 				opening.layers[0]->path);
 	}
-	r = image_of_layers(ret, opening.layers, opening.n);
-	if (r < 0)
-		return image_fail(ret_error, r, "no memory for %s", paths[0]);
-	opening.n = 0;
-	return 0;
+	r = image_opening_finish(&opening, ret);
+	return r < 0 ? image_fail(ret_error, r, "no memory for %s", paths[0]) : 0;
 }

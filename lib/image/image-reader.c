@@ -46,16 +46,23 @@ static int8_t find_number(const struct image_index *index, const char *name)
 	return -1;
 }
 
-int image_of_layers(struct image **ret, struct image_layer **layers, uint32_t n_layers)
+void image_opening_done(struct image_opening *opening)
+{
+	for (uint32_t i = 0; i < opening->n; i++)
+		image_layer_free(opening->layers[i]);
+}
+
+int image_opening_finish(struct image_opening *opening, struct image **ret)
 {
 	struct image *image = calloc(1, sizeof(*image));
-	const struct image_index *top = &layers[0]->index;
+	const struct image_index *top = &opening->layers[0]->index;
 
 	if (!image)
 		return -ENOMEM;
 	image->n_refs = 1;
-	image->n_layers = n_layers;
-	memcpy(image->layers, layers, n_layers * sizeof(layers[0]));
+	image->n_layers = opening->n;
+	memcpy(image->layers, opening->layers, opening->n * sizeof(opening->layers[0]));
+	opening->n = 0;
 	image->n_memories = top->head->n_memories;
 	for (uint32_t i = 0; i < image->n_memories; i++) {
 		const struct image_memory_entry *entry = &top->memories[i];
@@ -64,23 +71,11 @@ int image_of_layers(struct image **ret, struct image_layer **layers, uint32_t n_
 							    .page_bytes = entry->page_bytes,
 							    .kind = entry->kind };
 		memcpy(image->memories[i].name, entry->name, IMAGE_NAME_BYTES);
-		for (uint32_t j = 0; j < n_layers; j++)
-			image->numbers[j][i] = find_number(&layers[j]->index, entry->name);
+		for (uint32_t j = 0; j < image->n_layers; j++)
+			image->numbers[j][i] = find_number(&image->layers[j]->index, entry->name);
 	}
 	*ret = image;
 	return 0;
-}
-
-/* Layers while they are opened. */
-struct opening {
-	struct image_layer *layers[IMAGE_MAX_LAYERS];
-	uint32_t n;
-};
-
-static void opening_done(struct opening *opening)
-{
-	for (uint32_t i = 0; i < opening->n; i++)
-		image_layer_free(opening->layers[i]);
 }
 
 /* Where the child's file is: its folder, with a final slash. A file without a name is nowhere. */
@@ -166,7 +161,7 @@ static int open_parent(const struct image_layer *child, bool is_local, struct im
 }
 
 /* The parents of the one layer that is open. */
-static int open_parents(struct opening *opening, bool is_local, const char **ret_error)
+static int open_parents(struct image_opening *opening, bool is_local, const char **ret_error)
 {
 	struct image_layer *child = opening->layers[0];
 	int r;
@@ -196,7 +191,7 @@ int image_open(struct image **ret, const char *path, int fd, const struct image_
 	       const char **ret_error)
 {
 	static const struct image_open_opts none;
-	_cleanup_(opening_done) struct opening opening = {};
+	_cleanup_(image_opening_done) struct image_opening opening = {};
 	struct image_layer_opts layer_opts;
 	bool is_layer;
 	int r;
@@ -222,11 +217,10 @@ int image_open(struct image **ret, const char *path, int fd, const struct image_
 		if (r < 0)
 			return r;
 	}
-	r = image_of_layers(ret, opening.layers, opening.n);
+	r = image_opening_finish(&opening, ret);
 	if (r < 0)
 		return image_fail(ret_error, r, "no memory for %s", path);
 	(*ret)->is_cut = is_layer && opts->without_chain;
-	opening.n = 0;
 	return 0;
 }
 
