@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/clock.h"
 #include "base/files.h"
 #include "dirty/tracking.h"
@@ -27,29 +28,10 @@ int dirty_format_parse(const char *word, enum dirty_format *ret)
 	return 0;
 }
 
-/* The first bit from @at on that is (@wanted) set or not; @n_bits if there is none. */
-static size_t find_bit(const uint64_t *words, size_t n_bits, size_t at, bool wanted)
-{
-	while (at < n_bits) {
-		uint64_t word = words[at / 64];
-
-		if (!wanted)
-			word = ~word;
-		word &= UINT64_MAX << (at % 64);
-		at &= ~(size_t)63;
-		if (word) {
-			at += (size_t)__builtin_ctzll(word);
-			return at < n_bits ? at : n_bits;
-		}
-		at += 64;
-	}
-	return n_bits;
-}
-
 size_t dirty_next_run(const uint64_t *words, size_t n_bits, size_t *at, size_t *ret_first)
 {
-	*ret_first = find_bit(words, n_bits, *at, true);
-	*at = find_bit(words, n_bits, *ret_first, false);
+	*ret_first = bits_find(words, n_bits, *at, true);
+	*at = bits_find(words, n_bits, *ret_first, false);
 	return *at - *ret_first;
 }
 

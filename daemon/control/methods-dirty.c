@@ -42,26 +42,29 @@ static const char *text_of(const struct call *call, const char *name)
 	return json_string_value(json_object_get(call->parameters, name));
 }
 
-static int dirty_work_new(struct control *control, struct call *call, struct dirty_work **ret,
-			  struct refusal *refusal)
+static int dirty_work_new(struct registration *registration, struct call *call,
+			  struct dirty_work **ret)
 {
-	_cleanup_(dirty_work_freep) struct dirty_work *work = NULL;
-	struct registration *registration;
-	int r = guest_of_call(control, call, &registration, refusal);
+	struct dirty_work *work = calloc(1, sizeof(*work));
 
-	if (r < 0)
-		return r;
-	work = calloc(1, sizeof(*work));
 	if (!work)
 		return -ENOMEM;
 	work->fd = -EBADF;
 	work->call = call_ref(call);
 	work->registration = registration_ref(registration);
-	work->consumer = text_of(call, "consumer");
-	if (!work->consumer)
-		work->consumer = TRACKING_CONSUMER;
-	*ret = TAKE_PTR(work);
+	work->consumer = text_of(call, "consumer") ?: TRACKING_CONSUMER;
+	*ret = work;
 	return 0;
+}
+
+/* Of a guest that the caller may change. */
+static int dirty_work_of_call(struct control *control, struct call *call, struct dirty_work **ret,
+			      struct refusal *refusal)
+{
+	struct registration *registration;
+	int r = guest_of_call(control, call, &registration, refusal);
+
+	return r < 0 ? r : dirty_work_new(registration, call, ret);
 }
 
 static void dirty_reply(void *data, struct call *call)
@@ -127,7 +130,7 @@ static int start(struct control *control, struct call *call, struct refusal *ref
 		.done = dirty_done,
 	};
 	_cleanup_(dirty_work_freep) struct dirty_work *work = NULL;
-	int r = dirty_work_new(control, call, &work, refusal);
+	int r = dirty_work_of_call(control, call, &work, refusal);
 
 	if (r < 0)
 		return r;
@@ -170,7 +173,7 @@ static int read_dirty(struct control *control, struct call *call, struct refusal
 	};
 	const json_t *acknowledge = json_object_get(call->parameters, "acknowledge");
 	_cleanup_(dirty_work_freep) struct dirty_work *work = NULL;
-	int r = dirty_work_new(control, call, &work, refusal);
+	int r = dirty_work_of_call(control, call, &work, refusal);
 
 	if (r < 0)
 		return r;
@@ -203,7 +206,7 @@ static int stop(struct control *control, struct call *call, struct refusal *refu
 		.done = dirty_done,
 	};
 	_cleanup_(dirty_work_freep) struct dirty_work *work = NULL;
-	int r = dirty_work_new(control, call, &work, refusal);
+	int r = dirty_work_of_call(control, call, &work, refusal);
 
 	if (r < 0)
 		return r;
@@ -226,17 +229,13 @@ static int list(struct control *control, struct call *call, struct refusal *refu
 	};
 	const char *name = text_of(call, "name");
 	struct registration *registration = registry_find(control->registry, name);
-	struct dirty_work *work;
+	_cleanup_(dirty_work_freep) struct dirty_work *work = NULL;
+	int r = registration ? dirty_work_new(registration, call, &work)
+			     : refuse_no_guest(name, refusal);
 
-	if (!registration)
-		return refuse_no_guest(name, refusal);
-	work = calloc(1, sizeof(*work));
-	if (!work)
-		return -ENOMEM;
-	work->fd = -EBADF;
-	work->registration = registration_ref(registration);
-	work->call = call_ref(call);
-	return call_job_start(control, call, &ops, CALL_TIMEOUT_NS, work, refusal);
+	if (r < 0)
+		return r;
+	return call_job_start(control, call, &ops, CALL_TIMEOUT_NS, TAKE_PTR(work), refusal);
 }
 
 const struct method dirty_methods[] = {

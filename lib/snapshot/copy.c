@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/bits.h"
 #include "image/image-writer.h"
 #include "snapshot/view.h"
 
@@ -191,32 +192,19 @@ int copy_pages(struct copy *copy, const struct copy_target *target, struct page_
 	return 0;
 }
 
-/* The first bit from @from on that is @value; @n_bits if there is none. */
-static uint64_t find_bit(const uint64_t *words, uint64_t from, uint64_t n_bits, bool value)
-{
-	while (from < n_bits) {
-		uint64_t word = (value ? words[from / 64] : ~words[from / 64]) >> (from % 64);
-
-		if (word)
-			return min_u64(n_bits, from + __builtin_ctzll(word));
-		from = align_down(from, 64) + 64;
-	}
-	return n_bits;
-}
-
 int copy_marked(struct copy *copy, const struct copy_target *target, struct page_range pages,
 		const uint64_t *words)
 {
-	uint64_t first = find_bit(words, 0, pages.count, true);
+	uint64_t first = bits_find(words, pages.count, 0, true);
 
 	while (first < pages.count) {
-		uint64_t end = find_bit(words, first, pages.count, false);
+		uint64_t end = bits_find(words, pages.count, first, false);
 		int r = copy_pages(copy, target,
 				   (struct page_range){ pages.first + first, end - first });
 
 		if (r)
 			return r;
-		first = find_bit(words, end, pages.count, true);
+		first = bits_find(words, pages.count, end, true);
 	}
 	return 0;
 }
