@@ -202,6 +202,7 @@ int image_end_find(int fd, const char *name, const uint8_t *digest, struct image
 		   const char **ret_error)
 {
 	struct image_end end = {};
+	unsigned int n_tries = 0;
 	struct stat info;
 	int r;
 
@@ -214,7 +215,12 @@ int image_end_find(int fd, const char *name, const uint8_t *digest, struct image
 	r = read_header(fd, name, &end.header, ret_error);
 	if (r < 0)
 		return r;
-	r = find_last(fd, &end.header, (uint64_t)info.st_size, &end.footer);
+	/* who appends begins by cutting off what a crash has left */
+	do {
+		r = fstat(fd, &info) < 0
+			    ? -errno
+			    : find_last(fd, &end.header, (uint64_t)info.st_size, &end.footer);
+	} while (r == -ENODATA && n_tries++ < 3);
 	if (r < 0)
 		return image_fail(ret_error, r, "%s cannot be read: %s", name, strerror(-r));
 	if (r != _FOUND)

@@ -22,12 +22,16 @@
 #define N_PAGES 24
 
 static uint64_t n_read_bytes;
+static off_t cut_to; /* when somebody looks behind it; 0: never */
 
-/* Counts what a search reads. */
+/* Counts what a search reads, and cuts what it looks at. */
 ssize_t pread(int fd, void *buffer, size_t n_bytes, off_t offset)
 {
-	ssize_t n = syscall(SYS_pread64, fd, buffer, n_bytes, offset);
+	ssize_t n;
 
+	if (cut_to && offset >= cut_to)
+		ck_assert_int_eq(ftruncate(fd, cut_to), 0);
+	n = syscall(SYS_pread64, fd, buffer, n_bytes, offset);
 	n_read_bytes += n > 0 ? (uint64_t)n : 0;
 	return n;
 }
@@ -192,6 +196,20 @@ START_TEST(a_footer_among_the_guests_bytes_is_not_believed)
 }
 END_TEST
 
+/* An appender begins by cutting off what a crash has left. */
+START_TEST(who_looks_while_the_tail_is_cut_finds_the_end)
+{
+	const char *error;
+
+	make_twice(IMAGE_LZ4);
+	ck_assert_int_eq(ftruncate(twice.fd, (off_t)twice.sizes[1] + 100 * PAGE), 0);
+	cut_to = (off_t)twice.sizes[1];
+	ck_assert_int_eq(look(&error), NEWER);
+	free(twice.bytes);
+	close(twice.fd);
+}
+END_TEST
+
 /* ---- long ones ---- */
 
 static void put_noise(struct image_writer *writer, uint32_t memory, uint64_t n_pages,
@@ -350,6 +368,7 @@ int main(void)
 			UNIT_TABLE(a_tail_of_zeros_is_the_older_image, codecs),
 			UNIT_TABLE(a_flipped_bit_anywhere_is_told_or_harmless, codecs),
 			UNIT(a_footer_among_the_guests_bytes_is_not_believed),
+			UNIT(who_looks_while_the_tail_is_cut_finds_the_end),
 			UNIT(the_end_is_found_in_a_stride_however_much_a_crash_left),
 			UNIT(a_long_file_without_marks_is_not_searched_for_ever),
 			UNIT(an_index_goes_on_behind_a_mark),
