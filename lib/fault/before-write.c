@@ -3,6 +3,7 @@
 #include "fault/before-write.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -33,8 +34,9 @@ struct before_write {
 	unsigned char *bytes; /* owned mapping */
 	_Atomic uint64_t n_added;
 	_Atomic uint64_t n_removed;
-	_Atomic bool is_waited; /* somebody is parked for a place */
-	int command_fd;		/* borrowed while it is set: wakes the demand thread */
+	_Atomic bool is_waited;	   /* somebody is parked for a place */
+	_Atomic bool is_listening; /* a discard may have been read that is not applied yet */
+	int command_fd;		   /* borrowed while it is set: wakes the demand thread */
 
 	_Atomic uint64_t n_copied, n_waits, n_lost;
 	_Atomic int error;
@@ -144,7 +146,7 @@ static bool is_known(const struct before_write *hook, uint32_t memory, uint64_t 
 	return memory < hook->n_memories && page < hook->n_pages[memory];
 }
 
-bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t page)
+static bool claim(struct before_write *hook, uint32_t memory, uint64_t page)
 {
 	uint64_t bit = UINT64_C(1) << page % 64;
 
@@ -154,6 +156,17 @@ bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t pag
 	return !(atomic_fetch_or_explicit(&hook->claims[memory][page / 64], bit,
 					  memory_order_acq_rel) &
 		 bit);
+}
+
+bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t page)
+{
+	/*
+	 * What was read may be the zeros behind a discard that the demand thread is just about to hear of. It then
+	 * finds the page unclaimed; with what it hears from now on it is too late. Pairs with before_write_listen().
+	 */
+	while (atomic_load_explicit(&hook->is_listening, memory_order_seq_cst))
+		sched_yield();
+	return claim(hook, memory, page);
 }
 
 bool before_write_is_claimed(const struct before_write *hook, uint32_t memory, uint64_t page)
@@ -270,12 +283,19 @@ bool before_write_save(struct demand *demand, struct mapping *mapping, uint64_t 
 	}
 	hook->places[at % hook->n_places] = (struct place){ id, page };
 	/* claimed by the other side meanwhile: then its copy counts */
-	if (!before_write_claim(hook, id, page))
+	if (!claim(hook, id, page))
 		return true;
 	count_add(&hook->n_copied, 1);
 	/* pairs with the acquire in before_write_take() */
 	atomic_store_explicit(&hook->n_added, at + 1, memory_order_release);
 	return true;
+}
+
+void before_write_listen(struct demand *demand, bool is_listening)
+{
+	if (demand->before_write)
+		atomic_store_explicit(&demand->before_write->is_listening, is_listening,
+				      memory_order_seq_cst);
 }
 
 void before_write_lose(struct demand *demand, const struct memory *memory, struct page_range pages)

@@ -21,7 +21,8 @@
  *
  * Discards, and writes that pass by the page tables (note_write, note_discard, MADV_REMOVE), destroy what a page
  * held before anybody can save it. Of pages that nobody claimed they are counted in @n_lost: the copy is
- * not whole then.
+ * not whole then. A claim of the bulk side waits while the demand thread reads events: the kernel lets a discard go on
+ * as soon as it was read.
  *
  * After a crash there is no hook: the successor un-protects what is written, as its tracker does.
  */

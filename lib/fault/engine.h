@@ -180,6 +180,11 @@ int before_write_install(struct demand *demand, struct before_write *hook);
 /* The first write of a page. Return: false if it has to wait, and is parked. */
 bool before_write_save(struct demand *demand, struct mapping *mapping, uint64_t page);
 /* What they held is gone, or is about to go. */
+/*
+ * Events are about to be read, and (false) have been applied: whom the kernel has told goes on at once, and so a page can
+ * be gone before we have said so.
+ */
+void before_write_listen(struct demand *demand, bool is_listening);
 void before_write_lose(struct demand *demand, const struct memory *memory, struct page_range pages);
 /* Those who wait for room are woken when there is some. */
 void before_write_run(struct demand *demand);

@@ -196,6 +196,7 @@ static int messages_read(struct demand *demand, struct mapper *mapper, unsigned 
 
 	buffer->mapper = mapper->id;
 	atomic_store_explicit(&buffer->is_reading, 1, memory_order_release);
+	before_write_listen(demand, true);
 	r = uffd_read(mapper->uffd, buffer->messages, LEDGER_N_MESSAGES, &n);
 	if (r == 0 && n) {
 		memcpy(copy, buffer->messages, n * sizeof(copy[0]));
@@ -206,6 +207,7 @@ static int messages_read(struct demand *demand, struct mapper *mapper, unsigned 
 			}
 		memset(buffer->messages, 0, n * sizeof(copy[0]));
 	}
+	before_write_listen(demand, false);
 	atomic_store_explicit(&buffer->is_reading, 0, memory_order_release);
 	if (r < 0)
 		return r;

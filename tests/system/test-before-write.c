@@ -2,9 +2,14 @@
 /* Copy before write on the real kernel: a page's first write waits for its copy, and for no other. */
 #include "fault/before-write.h"
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "fault/engine.h"
 #include "pager/hold.h"
+#include "pager/paged.h"
 #include "system/test-dirty.h"
 
 #define N_PLACES 8 /* the least there are */
@@ -129,6 +134,63 @@ START_TEST(writes_go_on_when_the_copy_is_given_up)
 }
 END_TEST
 
+/* A bulk thread that has read a page, and claims it. */
+struct claimant {
+	struct before_write *hook;
+	uint32_t memory;
+	sem_t done;
+	bool counts;
+};
+
+static void *claim_page(void *userdata)
+{
+	struct claimant *claimant = userdata;
+
+	claimant->counts = before_write_claim(claimant->hook, claimant->memory, 3);
+	sem_post(&claimant->done);
+	return NULL;
+}
+
+/* The kernel lets a discard go on when it was read: what was copied since then may be its zeros. */
+START_TEST(nothing_is_claimed_between_a_discard_and_the_word_of_it)
+{
+	struct demand *demand = calloc(1, sizeof(*demand));
+	struct claimant claimant = {};
+	struct before_write_stats stats;
+	struct dirty_fixture fixture;
+	struct timespec until;
+	pthread_t thread;
+
+	dirty_begin(&fixture, &rows[_i]);
+	dirty_finish(&fixture);
+	ck_assert_ptr_nonnull(demand);
+	ck_assert_int_eq(pager_before_write_new(fixture.guest, 0, &claimant.hook), 0);
+	claimant.memory = fixture.memory;
+	sem_init(&claimant.done, 0, 0);
+	demand->before_write = claimant.hook;
+
+	before_write_listen(demand, true);
+	ck_assert_int_eq(pthread_create(&thread, NULL, claim_page, &claimant), 0);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += 50 * NSEC_PER_MSEC;
+	until.tv_sec += until.tv_nsec / NSEC_PER_SEC;
+	until.tv_nsec %= NSEC_PER_SEC;
+	ck_assert_int_eq(sem_timedwait(&claimant.done, &until), -1);
+	before_write_lose(demand, fixture.guest->guest->memories[fixture.memory],
+			  (struct page_range){ 3, 1 });
+	before_write_listen(demand, false);
+	pthread_join(thread, NULL);
+	ck_assert(claimant.counts);
+	before_write_stats(claimant.hook, &stats);
+	ck_assert_uint_eq(stats.n_lost, 1);
+
+	sem_destroy(&claimant.done);
+	before_write_free(claimant.hook);
+	free(demand);
+	dirty_end(&fixture);
+}
+END_TEST
+
 START_TEST(what_is_discarded_unsaved_is_counted_as_lost)
 {
 	struct before_write_stats stats;
@@ -157,6 +219,7 @@ int main(void)
 				UNIT_TABLE(a_full_ring_holds_a_write_until_there_is_room, rows),
 				UNIT_TABLE(writes_go_on_when_the_copy_is_given_up, rows),
 				UNIT_TABLE(what_is_discarded_unsaved_is_counted_as_lost, rows),
+				UNIT(nothing_is_claimed_between_a_discard_and_the_word_of_it),
 				{},
 			});
 }
