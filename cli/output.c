@@ -2,6 +2,7 @@
 /* Tables for people, JSON for programs. */
 #include "output.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -56,6 +57,15 @@ static void output_cell(const struct session *session, const struct column *colu
 		output_ns((uint64_t)json_integer_value(value), cell, CELL_BYTES);
 	else
 		snprintf(cell, CELL_BYTES, "%lld", json_integer_value(value));
+	for (char *c = cell; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			*c = '?';
+}
+
+void output_text(FILE *file, const char *text)
+{
+	for (; *text; text++)
+		putc(iscntrl((unsigned char)*text) ? '?' : *text, file);
 }
 
 void output_table(const struct session *session, const struct column *columns, const json_t *rows,
@@ -118,7 +128,11 @@ void output_warnings(const struct session *session, const json_t *warnings)
 	if (session->is_quiet || session->json != JSON_OFF)
 		return;
 	json_array_foreach(warnings, i, text)
-		fprintf(stderr, "warning: %s\n", json_string_value(text));
+	{
+		fputs("warning: ", stderr);
+		output_text(stderr, json_string_value(text));
+		putc('\n', stderr);
+	}
 }
 
 bool output_json(const struct session *session, const json_t *reply)

@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "session.h"
 
@@ -32,6 +33,9 @@ void output_record(const struct session *session, const struct column *columns,
 
 /* The reply itself, when JSON was asked for. Return: false if it was not. */
 bool output_json(const struct session *session, const json_t *reply);
+
+/* Names in a text were chosen by whoever made them: nothing of it moves the cursor of who reads it. */
+void output_text(FILE *file, const char *text);
 
 /* What a reply warns of, on stderr. @warnings: array of texts, or NULL. */
 void output_warnings(const struct session *session, const json_t *warnings);

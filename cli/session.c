@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "output.h"
 
 static const struct {
 	const char *error;
@@ -91,7 +92,9 @@ static int session_refused(const struct session *session, const struct varlink_a
 		putchar('\n');
 		json_decref(error);
 	} else if (message) {
-		fprintf(stderr, "ufdctl: %s (%s)\n", message, answer->error);
+		fputs("ufdctl: ", stderr);
+		output_text(stderr, message);
+		fprintf(stderr, " (%s)\n", answer->error);
 	} else {
 		rest = json_dumps(answer->parameters, JSON_COMPACT);
 		fprintf(stderr, "ufdctl: %s %s\n", answer->error,

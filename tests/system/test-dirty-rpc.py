@@ -483,6 +483,12 @@ def tool(world):
     check("guest show has tracker and consumers", "TRACKER: scan" in run.stdout
           and "1 consumers listed." in run.stdout, run)
     live(world, vmm)
+    world.dirty("Start", "t", consumer="a\x1b[2J")
+    run = world.ctl("dirty", "list", "t")
+    check("no name moves the cursor", "a?[2J" in run.stdout and "\x1b" not in run.stdout, run)
+    run = world.ctl("dirty", "start", "t", "--consumer", "a\x1b[2J")
+    check("nor in a message", "a?[2J" in run.stderr and "\x1b" not in run.stderr, run)
+    world.dirty("Stop", "t", consumer="a\x1b[2J")
     run = world.ctl("dirty", "stop", "t")
     check("and stops", run.returncode == 0 and "0 consumers" in world.ctl("dirty", "list", "t").stdout)
     vmm.end()
