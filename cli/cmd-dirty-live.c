@@ -2,9 +2,9 @@
 /* ufdctl dirty rate, dirty heatmap: how and where a guest writes, while it does. */
 
 /*
- * Both have a consumer of their own, which is stopped at the end, also on SIGINT and SIGTERM: these are
- * blocked and waited for between two reads. The guest is never paused for them: what devices write to
- * pinned memory may be missing, which is no harm to a look.
+ * Both have a consumer of their own, which is stopped at the end, also on SIGINT and SIGTERM: these
+ * are blocked and waited for between two reads. The guest is never paused for them: what devices
+ * write to pinned memory may be missing, which is no harm to a look.
  */
 #include <errno.h>
 #include <getopt.h>

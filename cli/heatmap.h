@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Where a guest writes: addresses from left to right, time from top to bottom, a character for how much. */
+/*
+ * Where a guest writes: addresses from left to right, time from top to bottom, a character for how
+ * much.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -27,7 +30,10 @@ const char *heatmap_cell(uint64_t dirty_bytes, uint64_t cell_bytes, bool is_utf8
 /* One line. @line: at least HEATMAP_MAX_CELLS * HEATMAP_CELL_BYTES. */
 void heatmap_line(const struct heatmap *heatmap, bool is_utf8, char *line);
 
-/* Each memory's name where it begins, cut to its cells: "|ram0     |vram". @line: at least HEATMAP_MAX_CELLS + 1. */
+/*
+ * Each memory's name where it begins, cut to its cells: "|ram0     |vram". @line: at least
+ * HEATMAP_MAX_CELLS + 1.
+ */
 void heatmap_title(const struct heatmap *heatmap, const struct dirty_epoch *epoch, char *line);
 
 /* Does the terminal understand UTF-8, by what the environment says of the locale? */

@@ -8,9 +8,9 @@
 #define PRECOPY_MAX_ROUNDS 30
 
 /*
- * How much is dirty after how long. Two points are measured: what an interval wrote on average, and what all of
- * them wrote together, each page counted once. Who writes the same pages again and again has a second point
- * that is not far above the first.
+ * How much is dirty after how long. Two points are measured: what an interval wrote on average, and
+ * what all of them wrote together, each page counted once. Who writes the same pages again and
+ * again has a second point that is not far above the first.
  */
 struct precopy_guest {
 	uint64_t total_bytes; /* that the first round copies */
@@ -33,6 +33,8 @@ struct precopy {
 /* What is dirty after @seconds, each page counted once. */
 double precopy_dirty_bytes(const struct precopy_guest *guest, double seconds);
 
-/* @bandwidth: bytes a second. It converges when what is left can be copied within @max_downtime_s. */
+/*
+ * @bandwidth: bytes a second. It converges when what is left can be copied within @max_downtime_s.
+ */
 struct precopy precopy_estimate(const struct precopy_guest *guest, double bandwidth,
 				double max_downtime_s);

@@ -26,5 +26,8 @@ int dirty_format_parse(const char *word, enum dirty_format *ret);
 int dirty_reply_new(const struct tracking_epoch *epoch, enum dirty_format format, json_t **ret,
 		    int *ret_fd, struct refusal *refusal);
 
-/* The first run of set bits from *@at on, in pages; *@at is behind it then. Return: its length, 0 at the end. */
+/*
+ * The first run of set bits from *@at on, in pages; *@at is behind it then. Return: its length, 0
+ * at the end.
+ */
 size_t dirty_next_run(const uint64_t *words, size_t n_bits, size_t *at, size_t *ret_first);

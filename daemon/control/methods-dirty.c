@@ -89,8 +89,8 @@ static int refuse_parameter(const char *name, const char *why, struct refusal *r
 }
 
 /*
- * Each wait of a call has a deadline of its own. The call as a whole has none: whoever was told too early
- * that it failed would have a consumer that he does not know of, or an epoch that nobody got.
+ * Each wait of a call has a deadline of its own. The call as a whole has none: whoever was told too
+ * early that it failed would have a consumer that he does not know of, or an epoch that nobody got.
  */
 #define NO_TIMEOUT 0
 

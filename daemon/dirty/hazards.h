@@ -19,7 +19,8 @@ struct hazards {
 /**
  * hazards_look() - through the open files of each process of the guest
  *
- * Context: job, without the lock; reads /proc. Return: 0; -ECANCELED with io.ufd.dirty.NotTrackable if
- * one of them has memory pinned for as long as it pleases, or if the guest has gone (NoSuchGuest).
+ * Context: job, without the lock; reads /proc. Return: 0; -ECANCELED with io.ufd.dirty.NotTrackable
+ * if one of them has memory pinned for as long as it pleases, or if the guest has gone
+ * (NoSuchGuest).
  */
 int hazards_look(struct registration *registration, struct hazards *ret, struct refusal *refusal);

@@ -17,8 +17,8 @@ int mappers_attach(struct registration *registration, const struct arrival_right
 		   struct refusal *refusal);
 
 /*
- * A warning for each memory that others map. To look reads all of /proc, so it is done in a twentieth of the time
- * at most; in between, what was seen last is told. @warnings: array of texts.
+ * A warning for each memory that others map. To look reads all of /proc, so it is done in a
+ * twentieth of the time at most; in between, what was seen last is told. @warnings: array of texts.
  * Context: job, with the guest's dirty_lock, without the engine's.
  */
 void mappers_warn(struct registration *registration, json_t *warnings);

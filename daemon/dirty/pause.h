@@ -3,11 +3,12 @@
  * A guest stands still for a moment, and goes on whatever happens meanwhile.
  *
  * Theory of operation: before a VMM that runs is told to stop, its ledger says that it is to go on
- * (record_put_pause()); the record goes when it does. If we die in between, the successor finds the record
- * and lets the VMM go on. If its monitor does not answer, because its main thread waits for a page or a
- * disk, nobody knows whether it has stopped: `cont` is sent behind `stop`, and until it is known to run
- * it is asked again, by a job of its own (pause_settle()). No lock is held while we wait for a monitor,
- * but the guest's dirty_lock, so that nobody resumes what another one has paused.
+ * (record_put_pause()); the record goes when it does. If we die in between, the successor finds the
+ * record and lets the VMM go on. If its monitor does not answer, because its main thread waits for
+ * a page or a disk, nobody knows whether it has stopped: `cont` is sent behind `stop`, and until it
+ * is known to run it is asked again, by a job of its own (pause_settle()). No lock is held while we
+ * wait for a monitor, but the guest's dirty_lock, so that nobody resumes what another one has
+ * paused.
  */
 #pragma once
 
@@ -48,8 +49,10 @@ int pause_begin(struct pause *ret, struct registration *registration, const char
  */
 bool pause_end(struct pause *pause, uint64_t *ret_paused_ns);
 
-/* Have a guest go on that owes it, if there is one: after each job that may have paused it, and after its
- * adoption. Context: loop. */
+/*
+ * Have a guest go on that owes it, if there is one: after each job that may have paused it, and
+ * after its adoption. Context: loop.
+ */
 void pause_settle(struct registration *registration);
 
 /* Does its ledger say that a former process paused it? Context: whoever has the engine's lock. */

@@ -194,9 +194,9 @@ static bool may_be_mapped_before(struct paging *paging)
 }
 
 /*
- * The engine takes it that nobody writes to a page that it has not put there. But who ran before he was
- * attached may have mapped bytes that are in the memory's own file, and writes to them without a fault. So all of
- * these are put there first; nothing is fetched for that.
+ * The engine takes it that nobody writes to a page that it has not put there. But who ran before he
+ * was attached may have mapped bytes that are in the memory's own file, and writes to them without
+ * a fault. So all of these are put there first; nothing is fetched for that.
  */
 static int fill_mapped(struct registration *registration, struct refusal *refusal)
 {
@@ -301,7 +301,9 @@ static int take_memory(struct paging *paging, const struct paging_memory *known,
 					    ret->n_words);
 }
 
-/* The epoch's maps; at the same turn of the engine as the read, so that no other one comes between. */
+/*
+ * The epoch's maps; at the same turn of the engine as the read, so that no other one comes between.
+ */
 static int take_memories(struct paging *paging, const char *consumer, struct tracking_epoch *epoch)
 {
 	epoch->memories = calloc(paging->n_memories + 1, sizeof(*epoch->memories));

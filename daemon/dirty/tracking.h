@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What guests write, for consumers: the engine's epochs, taken at moments when nothing writes unseen.
+ * What guests write, for consumers: the engine's epochs, taken at moments when nothing writes
+ * unseen.
  *
- * Context of all but tracking_reason(): job, without a lock; they block. One at a time for each guest: they
- * hold its dirty_lock. Each return: 0, or -ECANCELED with an error of io.ufd.dirty, NoSuchGuest or
- * SystemError in @refusal. After each of them pause_settle() is due on the loop.
+ * Context of all but tracking_reason(): job, without a lock; they block. One at a time for each
+ * guest: they hold its dirty_lock. Each return: 0, or -ECANCELED with an error of io.ufd.dirty,
+ * NoSuchGuest or SystemError in @refusal. After each of them pause_settle() is due on the loop.
  */
 #pragma once
 
@@ -51,9 +52,10 @@ int tracking_start(struct registration *registration, const struct tracking_opts
 void tracking_started_done(struct tracking_started *started);
 
 /*
- * Bring a guest with a consumer: @arrive attaches it, with paging.consumer set if the engine can begin before the
- * first fill. What ran before (settings.populated=keep) may have pages pinned, so that it is started as any other,
- * when it serves; if that fails the guest is the caller's to take down. @consumer NULL: nobody.
+ * Bring a guest with a consumer: @arrive attaches it, with paging.consumer set if the engine can
+ * begin before the first fill. What ran before (settings.populated=keep) may have pages pinned, so
+ * that it is started as any other, when it serves; if that fails the guest is the caller's to take
+ * down. @consumer NULL: nobody.
  */
 int tracking_arrive(struct registration *registration, const char *consumer,
 		    const struct arrival_rights *rights,

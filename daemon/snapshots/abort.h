@@ -5,8 +5,8 @@
 struct registry;
 
 /*
- * Looks at every guest that serves, after they were adopted. A guest that was paused for it goes on by
- * dirty/pause.h; here the consumer of its rounds is stopped, and its monitor's settings are put back, on
- * threads of the registry's own. Context: loop.
+ * Looks at every guest that serves, after they were adopted. A guest that was paused for it goes on
+ * by dirty/pause.h; here the consumer of its rounds is stopped, and its monitor's settings are put
+ * back, on threads of the registry's own. Context: loop.
  */
 void snapshot_abort_adopted(struct registry *registry);

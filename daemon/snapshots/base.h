@@ -2,8 +2,9 @@
 /*
  * What a guest wrote since the snapshot before: the consumer that snapshots read.
  *
- * It starts with the first save. Each save reads it at the moment that it shows, and acknowledges nothing: the
- * next one does, when this one's manifest is on disk. So what a save that failed had read comes again.
+ * It starts with the first save. Each save reads it at the moment that it shows, and acknowledges
+ * nothing: the next one does, when this one's manifest is on disk. So what a save that failed had
+ * read comes again.
  *
  * Context of all: job, without the engine's lock; base_read() with the guest's dirty_lock.
  */
@@ -42,13 +43,16 @@ struct base_opts {
  * base_open() - the consumer of a save that begins
  * @warnings: array of texts, appended to
  *
- * Return: 0, or -ECANCELED with @refusal set (io.ufd.guest.WrongParent: the guest is not tracked since that
- * snapshot; errors of io.ufd.dirty).
+ * Return: 0, or -ECANCELED with @refusal set (io.ufd.guest.WrongParent: the guest is not tracked
+ * since that snapshot; errors of io.ufd.dirty).
  */
 int base_open(struct base *ret, struct registration *registration, const struct base_opts *opts,
 	      json_t *warnings, struct refusal *refusal);
 
-/* The moment is now. Its bits are the consumer's until the next read. Return: as above; WrongParent if others have read it since. */
+/*
+ * The moment is now. Its bits are the consumer's until the next read. Return: as above; WrongParent
+ * if others have read it since.
+ */
 int base_read(struct base *base, struct ufd_dirty_epoch *ret, struct refusal *refusal);
 
 /* Is what the consumer read last what we read? With the engine's lock. */
@@ -57,6 +61,9 @@ bool base_is_current(const struct base *base);
 /* The snapshot is on disk, and is the base of the next one. */
 void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES]);
 
-/* A guest that was restored from a snapshot: @consumer, started before its first fill, counts from there. Return: 0 or -errno. */
+/*
+ * A guest that was restored from a snapshot: @consumer, started before its first fill, counts from
+ * there. Return: 0 or -errno.
+ */
 int base_restored(struct registration *registration, const char *consumer,
 		  const uint8_t digest[IMAGE_DIGEST_BYTES]);

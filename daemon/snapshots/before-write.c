@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Live, on a wp context: the moment is a short pause at the beginning, and no page is written before it is copied. */
+/*
+ * Live, on a wp context: the moment is a short pause at the beginning, and no page is written
+ * before it is copied.
+ */
 
 /*
- * While the guest stands still its devices are saved and every page is protected (reading the tracker
- * does that). Then it runs, and a thread of ours copies page after page; the first write to one that was not
- * copied yet waits until the demand thread has put a copy of it into a ring, which this thread empties
- * between any two pieces. A layer needs the dirty pages alone: all others are claimed beforehand.
+ * While the guest stands still its devices are saved and every page is protected (reading the
+ * tracker does that). Then it runs, and a thread of ours copies page after page; the first write to
+ * one that was not copied yet waits until the demand thread has put a copy of it into a ring, which
+ * this thread empties between any two pieces. A layer needs the dirty pages alone: all others are
+ * claimed beforehand.
  *
- * If we die the successor's tracker takes protection off as the guest writes: nothing has to be undone.
+ * If we die the successor's tracker takes protection off as the guest writes: nothing has to be
+ * undone.
  */
 #include <errno.h>
 #include <string.h>

@@ -43,8 +43,9 @@ static int create(int directory, const char *name)
 }
 
 /*
- * The image, whose lock keeps every other save out of the directory. Nothing is cut before we have it: the file may be one
- * that another save is writing, or has just renamed. Return: the fd, -EBUSY, other -errno.
+ * The image, whose lock keeps every other save out of the directory. Nothing is cut before we have
+ * it: the file may be one that another save is writing, or has just renamed. Return: the fd,
+ * -EBUSY, other -errno.
  */
 static int create_image(int directory)
 {

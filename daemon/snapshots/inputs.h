@@ -30,7 +30,10 @@ struct snapshot_inputs {
 
 void snapshot_inputs_done(struct snapshot_inputs *inputs);
 
-/* What a guest pages, and no more: nobody's devices belong to it. Context: job, without the lock. Return: 0, -ECANCELED. */
+/*
+ * What a guest pages, and no more: nobody's devices belong to it. Context: job, without the lock.
+ * Return: 0, -ECANCELED.
+ */
 int snapshot_inputs_of_guest(struct snapshot_inputs *ret, struct registration *guest,
 			     struct refusal *refusal);
 

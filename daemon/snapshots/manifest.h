@@ -79,7 +79,10 @@ int snapshot_manifest_add(struct snapshot_manifest *manifest, const char *name, 
 const struct snapshot_memory *snapshot_manifest_find(const struct snapshot_manifest *manifest,
 						     const char *name);
 
-/* As version 2. @machine: consumed; NULL for none. Return: the text, owned; NULL if memory is short. */
+/*
+ * As version 2. @machine: consumed; NULL for none. Return: the text, owned; NULL if memory is
+ * short.
+ */
 char *snapshot_manifest_text(const struct snapshot_manifest *manifest, json_t *machine);
 
 /**

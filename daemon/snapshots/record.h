@@ -18,9 +18,10 @@
 /*
  * Which snapshot a consumer counts from: what it has not acknowledged was written since that one.
  *
- * A save reads the consumer without acknowledging anything that is not on disk, so that a save which fails, or dies,
- * loses nothing. @expected tells whether somebody else read meanwhile: then what was written since the
- * base cannot be told any more. It is put before a read (with @is_reading) and after it.
+ * A save reads the consumer without acknowledging anything that is not on disk, so that a save
+ * which fails, or dies, loses nothing. @expected tells whether somebody else read meanwhile: then
+ * what was written since the base cannot be told any more. It is put before a read (with
+ * @is_reading) and after it.
  */
 struct record_base {
 	char consumer[UFD_NAME_BYTES];
@@ -40,7 +41,10 @@ int record_get_base_of(const struct ufd_pager_guest *guest, const char *consumer
 int record_find_base(const struct ufd_pager_guest *guest, const uint8_t digest[IMAGE_DIGEST_BYTES],
 		     struct record_base *ret);
 
-/* What a memory is called in the images of the guest, for life: VMMs give other names after a restore. */
+/*
+ * What a memory is called in the images of the guest, for life: VMMs give other names after a
+ * restore.
+ */
 struct record_name {
 	char name[IMAGE_NAME_BYTES];
 	uint64_t device, inode; /* of its file; 0 without one: numbers come again */

@@ -19,7 +19,10 @@ static char *path_of(const char *directory, const char *name)
 	return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
 }
 
-/* Where it is noted that a guest was restored. A note changes the times of its file, and those of memory.raw are watched. */
+/*
+ * Where it is noted that a guest was restored. A note changes the times of its file, and those of
+ * memory.raw are watched.
+ */
 static const char *file_of(const struct snapshot_manifest *manifest)
 {
 	return manifest->version > 1 ? SNAPSHOT_IMAGE : SNAPSHOT_MANIFEST;

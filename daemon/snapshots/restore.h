@@ -16,7 +16,8 @@
 /**
  * snapshot_check_image() - is its memory what the manifest says, and the chain behind it whole
  *
- * Of version 1 there is nothing to be checked. Return: 0, or -ECANCELED with BadSnapshot, which names the file.
+ * Of version 1 there is nothing to be checked. Return: 0, or -ECANCELED with BadSnapshot, which
+ * names the file.
  */
 int snapshot_check_image(const char *directory, const struct snapshot_manifest *manifest,
 			 struct refusal *refusal);
@@ -25,7 +26,10 @@ int snapshot_check_image(const char *directory, const struct snapshot_manifest *
 char *snapshot_source(const char *directory, const struct snapshot_manifest *manifest,
 		      const struct snapshot_memory *memory);
 
-/* Was a guest restored from it before, and is that somebody's mistake? @ret_text: owned warning, or NULL. */
+/*
+ * Was a guest restored from it before, and is that somebody's mistake? @ret_text: owned warning, or
+ * NULL.
+ */
 int snapshot_warn_of_twin(const char *directory, const struct snapshot_manifest *manifest,
 			  char **ret_text);
 

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Live, on a scan context: rounds into the image while the guest runs, and a short pause for the rest. */
+/*
+ * Live, on a scan context: rounds into the image while the guest runs, and a short pause for the
+ * rest.
+ */
 
 /*
- * Two consumers: one for the rounds, which acknowledges each when the next one is read, and the one that
- * snapshots count from, which acknowledges nothing before this snapshot is on disk. The rounds' one starts
- * first, so that no write falls between both.
+ * Two consumers: one for the rounds, which acknowledges each when the next one is read, and the one
+ * that snapshots count from, which acknowledges nothing before this snapshot is on disk. The
+ * rounds' one starts first, so that no write falls between both.
  *
  * A page that is torn because the guest writes while it is copied has been written since the
  * look before, and comes again.
@@ -114,7 +117,9 @@ static int run_rounds(struct saving *saving, struct copy *copy, struct rounds *r
 	}
 }
 
-/* Another look, into which what the last one found comes again: it was not copied. With the lock. */
+/*
+ * Another look, into which what the last one found comes again: it was not copied. With the lock.
+ */
 static int look_again(struct ufd_pager_guest *guest, uint64_t live_epoch)
 {
 	UFD_OPTS(ufd_dirty_epoch, epoch);

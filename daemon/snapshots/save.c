@@ -93,7 +93,10 @@ static int read_parent(struct saving *saving)
 	return 0;
 }
 
-/* Which process, and what it says of itself. The monitor has one client at a time: it is let go again. */
+/*
+ * Which process, and what it says of itself. The monitor has one client at a time: it is let go
+ * again.
+ */
 static int look_at_vmm(struct saving *saving, pid_t *ret_pid)
 {
 	_cleanup_(bring_target_done) struct bring_target target = BRING_TARGET_NONE;
@@ -150,7 +153,10 @@ static int open_base(struct saving *saving)
 
 /* ---- the image ---- */
 
-/* As seen from the new directory: beside it if they lie in one folder, so that both can move together. */
+/*
+ * As seen from the new directory: beside it if they lie in one folder, so that both can move
+ * together.
+ */
 static char *parent_hint(const char *directory, const char *parent)
 {
 	_cleanup_(freep) char *child_path = realpath(directory, NULL);
@@ -196,7 +202,10 @@ static int add_memories(struct saving *saving)
 									      view->name);
 		int r;
 
-		/* what is not dirty is in the parent, if that is the same memory: its name is the guest's for life */
+		/*
+		 * what is not dirty is in the parent, if that is the same memory: its name is the
+		 * guest's for life
+		 */
 		input->is_layered = saving->base.registration && saving->request->parent &&
 				    before && input->is_guests && was_saved(saving, view) &&
 				    before->length_bytes == view->length_bytes &&
@@ -409,8 +418,8 @@ static int save(const struct snapshot_request *request, struct snapshot_saved *r
 }
 
 /*
- * Two at once would read the consumer of the rounds by turns, and each would get half of what was written. The later one
- * waits, for as long as its call may take.
+ * Two at once would read the consumer of the rounds by turns, and each would get half of what was
+ * written. The later one waits, for as long as its call may take.
  */
 static int lock_guest(const struct snapshot_request *request, struct refusal *refusal)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A guest on disk: full or incremental, paused or live. docs/architecture.md says which way is taken when. */
+/*
+ * A guest on disk: full or incremental, paused or live. docs/architecture.md says which way is
+ * taken when.
+ */
 #pragma once
 
 #include <jansson.h>
@@ -69,8 +72,9 @@ void snapshot_saved_done(struct snapshot_saved *saved);
  * Until manifest.json is there, which comes last, there is no snapshot. A failure leaves nothing
  * behind, the guest as it was found, and what it wrote untold to nobody.
  *
- * Context: job; blocks for seconds. Return: 0, or -ECANCELED with @refusal set (io.ufd.guest.BadSnapshot
- * for the directory, DriverFailed for the VMM, WrongParent, PauseTooLong; errors of io.ufd.dirty).
+ * Context: job; blocks for seconds. Return: 0, or -ECANCELED with @refusal set
+ * (io.ufd.guest.BadSnapshot for the directory, DriverFailed for the VMM, WrongParent, PauseTooLong;
+ * errors of io.ufd.dirty).
  */
 int snapshot_save(const struct snapshot_request *request, struct snapshot_saved *ret_saved,
 		  struct refusal *refusal);

@@ -53,18 +53,27 @@ int still_end(struct saving *saving, struct still *still, bool has_failed);
 /* Its devices into the file. Return: 0, -ECANCELED. */
 int saving_save_devices(struct saving *saving, struct still *still);
 
-/* What the guest wrote since its base, with the dirty_lock; the moment is now. Return: 0, -ECANCELED. */
+/*
+ * What the guest wrote since its base, with the dirty_lock; the moment is now. Return: 0,
+ * -ECANCELED.
+ */
 int saving_read_base(struct saving *saving);
 
-/* What the guest's tracker watches, as the moment needs it: a layer's dirty pages, else all. Return: 0, -ECANCELED. */
+/*
+ * What the guest's tracker watches, as the moment needs it: a layer's dirty pages, else all.
+ * Return: 0, -ECANCELED.
+ */
 int saving_copy_watched(struct saving *saving, struct copy *copy);
 
-/* All else, whole: memory of the process that the guest does not map. While it stands still. Return: the same. */
+/*
+ * All else, whole: memory of the process that the guest does not map. While it stands still.
+ * Return: the same.
+ */
 int saving_copy_unwatched(struct saving *saving, struct copy *copy);
 
 /*
- * The pages that we read last as @consumer, of one memory. *@ret_words: the caller's to free. Return: 0, -ESTALE (somebody
- * else has read it since), other -errno.
+ * The pages that we read last as @consumer, of one memory. *@ret_words: the caller's to free.
+ * Return: 0, -ESTALE (somebody else has read it since), other -errno.
  */
 int saving_get_marks(struct saving *saving, const char *consumer,
 		     const struct snapshot_input *input, uint64_t **ret_words);
@@ -75,7 +84,10 @@ int saving_copy_marked(struct saving *saving, struct copy *copy, const char *con
 /* What went wrong while pages were copied. Return: always -ECANCELED. */
 int saving_refuse_copy(struct saving *saving, const struct copy *copy, int r);
 
-/* Settings of a copy into its image; one with such. @ret: owned by the caller. Return: 0, -ECANCELED. */
+/*
+ * Settings of a copy into its image; one with such. @ret: owned by the caller. Return: 0,
+ * -ECANCELED.
+ */
 struct copy_opts saving_copy_opts(struct saving *saving);
 int saving_new_copy(struct saving *saving, const struct copy_opts *opts, struct copy **ret);
 

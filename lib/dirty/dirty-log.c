@@ -383,8 +383,9 @@ void dirty_log_take_back(struct dirty_log *log, uint32_t slot)
 }
 
 /*
- * Pages that a scan met while they were being filled, and that are not there yet: nobody can have written
- * them, and who copied them now would have something else. They are told when they are there.
+ * Pages that a scan met while they were being filled, and that are not there yet: nobody can have
+ * written them, and who copied them now would have something else. They are told when they are
+ * there.
  */
 static void defer_unfilled(struct memory *memory, uint32_t slot, uint64_t *kept_bytes)
 {
@@ -414,7 +415,10 @@ static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *me
 	uint64_t n_pages = 0;
 	int r;
 
-	/* all that was told until now was seen to have happened: it is counted behind its mark, but before we were settled */
+	/*
+	 * all that was told until now was seen to have happened: it is counted behind its mark, but
+	 * before we were settled
+	 */
 	if (log->settled_discards[memory->id] ==
 	    atomic_load_explicit(&memory->n_discarded, memory_order_acquire))
 		return 0;
@@ -449,9 +453,9 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 	}
 	log->acknowledged &= ~(UINT32_C(1) << slot);
 	/*
-	 * What was taken is protected again before anybody is told of it. And with any tracker: a page is there, and may
-	 * have been written, before the thread that put it there says so; it would be deferred, and be missing in
-	 * the last copy of a guest that stands still.
+	 * What was taken is protected again before anybody is told of it. And with any tracker: a
+	 * page is there, and may have been written, before the thread that put it there says so; it
+	 * would be deferred, and be missing in the last copy of a guest that stands still.
 	 */
 	if (log->settle)
 		log->settle(log->userdata);

@@ -2,14 +2,14 @@
 /*
  * Discards that were told and have not happened yet.
  *
- * The kernel tells of madvise() before it takes the pages: whoever was told then, and copied at once,
- * has what was there before, and no page table tells him that it went. That the process is no longer
- * changing its address space does not help, since that ends before the pages go. So a removed page that
- * is still there when it is told is told once more: until it is seen to be gone, or the guest has
- * touched it anew, which makes it present.
+ * The kernel tells of madvise() before it takes the pages: whoever was told then, and copied at
+ * once, has what was there before, and no page table tells him that it went. That the process is no
+ * longer changing its address space does not help, since that ends before the pages go. So a
+ * removed page that is still there when it is told is told once more: until it is seen to be gone,
+ * or the guest has touched it anew, which makes it present.
  *
- * MADV_DONTNEED of a shared mapping looks alike, and leaves the page in its file: such pages are told again
- * and again, until they are touched.
+ * MADV_DONTNEED of a shared mapping looks alike, and leaves the page in its file: such pages are
+ * told again and again, until they are touched.
  */
 #include "dirty/discards.h"
 
@@ -32,7 +32,10 @@ static void keep(struct remains *remains, struct page_range pages)
 	remains->n_pages += pages.count;
 }
 
-/* Page by page: few are there, and behind each of them may lie much that is of no interest. Return: 0 or -errno. */
+/*
+ * Page by page: few are there, and behind each of them may lie much that is of no interest. Return:
+ * 0 or -errno.
+ */
 static int keep_in_file(struct remains *remains, struct page_range pages)
 {
 	const struct memory *memory = remains->memory;

@@ -10,8 +10,8 @@
  *	our fills	| blocks					| blocks
  *
  * So a file whose time has not moved was left alone. Else, blocks that went, beyond what the states
- * explain, are looked for; and a time that moved while no page was reported by anybody is a write that came by
- * another way. One beside stores of the guest cannot be told from them.
+ * explain, are looked for; and a time that moved while no page was reported by anybody is a write
+ * that came by another way. One beside stores of the guest cannot be told from them.
  */
 #pragma once
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The tracker `scan`: the kernel takes the protection off by itself (WP_ASYNC), PAGEMAP_SCAN reports
- * such pages and protects them again in the same step.
+ * The tracker `scan`: the kernel takes the protection off by itself (WP_ASYNC), PAGEMAP_SCAN
+ * reports such pages and protects them again in the same step.
  *
- * What it reports exists nowhere else from then on. So its vector lies in the ledger, was zero before,
- * and is zeroed again when all of it is in the maps; a successor finds the rest (scan_recover()). The
- * kernel writes out what it has protected before it returns, also when the caller is being killed.
+ * What it reports exists nowhere else from then on. So its vector lies in the ledger, was zero
+ * before, and is zeroed again when all of it is in the maps; a successor finds the rest
+ * (scan_recover()). The kernel writes out what it has protected before it returns, also when the
+ * caller is being killed.
  *
- * A page that has no page table entry counts as written there. So absent pages are not looked at, but
- * for small gaps, and what is absent after the scan is dropped: it was never written. A page that was
- * absent before it, and is not after it, was filled meanwhile: whether the scan saw the guest's write or
- * the empty entry cannot be told, so it is reported, and counted as uncertain.
+ * A page that has no page table entry counts as written there. So absent pages are not looked at,
+ * but for small gaps, and what is absent after the scan is dropped: it was never written. A page
+ * that was absent before it, and is not after it, was filled meanwhile: whether the scan saw the
+ * guest's write or the empty entry cannot be told, so it is reported, and counted as uncertain.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -121,7 +122,8 @@ static void scan_mark_regions(struct scan *scan, uint64_t n)
 }
 
 /*
- * Walk [@at, @end). Return: 0, PAGEMAP_UNARMED (what came before the unarmed part is marked), -errno.
+ * Walk [@at, @end). Return: 0, PAGEMAP_UNARMED (what came before the unarmed part is marked),
+ * -errno.
  */
 static int scan_walk(struct scan *scan, struct hva at, struct hva end)
 {
@@ -148,7 +150,10 @@ static int scan_walk(struct scan *scan, struct hva at, struct hva end)
 	return 0;
 }
 
-/* The kernel does not track some part of it, unmapped and mapped anew perhaps: nothing is known there. */
+/*
+ * The kernel does not track some part of it, unmapped and mapped anew perhaps: nothing is known
+ * there.
+ */
 static void scan_unarmed(struct scan *scan, struct hva start, struct hva end)
 {
 	struct page_range pages = { mapping_page(scan->mapping, start),

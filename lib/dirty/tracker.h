@@ -7,8 +7,8 @@
  *	scan | the kernel, at once		| PAGEMAP_SCAN finds such pages and protects them again
  *	wp   | the demand thread, at a fault	| it has marked the page before
  *
- * Invariant of both: a page that is not protected, and may be written, is in the pending map of each
- * consumer whose baseline is older (wp), or will be found by the next scan (scan).
+ * Invariant of both: a page that is not protected, and may be written, is in the pending map of
+ * each consumer whose baseline is older (wp), or will be found by the next scan (scan).
  *
  * Absent pages are protected by their fill, so large runs of them are never looked at.
  *
@@ -45,7 +45,8 @@ struct tracker {
 	const char *name;
 	bool is_sync;
 	/**
-	 * @collect: mark what was written through @mapping in the pending maps, and protect it again
+	 * @collect: mark what was written through @mapping in the pending maps, and protect it
+	 *           again
 	 *
 	 * Return: 0, TRACKER_GONE, -EACCES (pagemap), -errno.
 	 */
@@ -61,14 +62,16 @@ struct tracker {
 extern const struct tracker tracker_scan;
 extern const struct tracker tracker_wp;
 
-/* A process that has ended, or runs another program, looks clean. Return: 0, TRACKER_GONE, -errno. */
+/*
+ * A process that has ended, or runs another program, looks clean. Return: 0, TRACKER_GONE, -errno.
+ */
 int tracker_check_alive(const struct mapping *mapping);
 
 /*
- * Protect @pages of @mapping, or take the protection off and wake; in steps of at most 64 MiB. What the
- * process has unmapped is left out.
- * Context: bulk, blocks while the process's address space changes. Return: 0, TRACKER_GONE, -EAGAIN (for too
- * long), -errno.
+ * Protect @pages of @mapping, or take the protection off and wake; in steps of at most 64 MiB. What
+ * the process has unmapped is left out.
+ * Context: bulk, blocks while the process's address space changes. Return: 0, TRACKER_GONE, -EAGAIN
+ * (for too long), -errno.
  */
 int protect_pages(struct mapping *mapping, struct page_range pages, bool is_protected);
 
@@ -76,14 +79,15 @@ int protect_pages(struct mapping *mapping, struct page_range pages, bool is_prot
 int protect_existing(struct mapping *mapping);
 
 /*
- * The next run of @left that is not absent. Absent runs of less than 2 MiB are in it: to look at them is
- * cheaper than to step over them. Return: false if there is none.
+ * The next run of @left that is not absent. Absent runs of less than 2 MiB are in it: to look at
+ * them is cheaper than to step over them. Return: false if there is none.
  */
 bool protect_next_existing(const struct memory *memory, struct page_range left,
 			   struct page_range *ret_run);
 
 /*
- * The regions of a scan that a former process had not marked yet: marked now, in the maps there are.
+ * The regions of a scan that a former process had not marked yet: marked now, in the maps there
+ * are.
  * Context: bulk, before the demand thread runs.
  */
 void scan_recover(struct guest *guest);

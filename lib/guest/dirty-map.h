@@ -9,7 +9,8 @@
  *		|					| arrive -> pending
  *
  * A bit is in one of them from the moment that the page loses its protection until the consumer has
- * acknowledged it, at every instruction: it is set in the map it goes to before it is cleared in the one it leaves.
+ * acknowledged it, at every instruction: it is set in the map it goes to before it is cleared in
+ * the one it leaves.
  *
  * Both lie in one area, pending first. Bits are set by any thread; moved by one, the reader's.
  */
@@ -64,8 +65,8 @@ uint64_t dirty_map_count(const _Atomic uint64_t *words, uint64_t n_pages);
 /* All bits that are set in @from now; those that are set meanwhile stay there. */
 void dirty_map_move(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages);
 /*
- * The same to a map that only this thread writes; what was there before goes if @is_replacing. Return: how many bits
- * are set there then.
+ * The same to a map that only this thread writes; what was there before goes if @is_replacing.
+ * Return: how many bits are set there then.
  */
 uint64_t dirty_map_take(_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages,
 			bool is_replacing);

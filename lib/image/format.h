@@ -5,11 +5,11 @@
  *
  *	header | frames ... | index | footer | frames ... | index | footer | ...
  *
- * A file only grows. What it holds is what its last whole footer says: whoever appends writes frames,
- * then an index of everything that counts now, then the footer, and syncs. A crash meanwhile leaves
- * the footer before as the last one. It is found from the end of the file: a mark at every multiple
- * of IMAGE_STRIDE says where the last footer before it is, so that the search looks at no more than
- * one stride however much a crash left behind.
+ * A file only grows. What it holds is what its last whole footer says: whoever appends writes
+ * frames, then an index of everything that counts now, then the footer, and syncs. A crash
+ * meanwhile leaves the footer before as the last one. It is found from the end of the file: a mark
+ * at every multiple of IMAGE_STRIDE says where the last footer before it is, so that the search
+ * looks at no more than one stride however much a crash left behind.
  *
  * Memory is counted in blocks of 4 KiB, whatever the guest's pages are. A frame is 1 to 16 blocks
  * that follow each other within an aligned 64 KiB; a run of the index says which blocks of a memory
@@ -56,7 +56,9 @@ struct image_header {
 static_assert(sizeof(struct image_header) == 64, "format");
 #define IMAGE_HEADER_BYTES 4096
 
-/* At each multiple of IMAGE_STRIDE but 0. Nothing lies across one, but an index goes on behind it. */
+/*
+ * At each multiple of IMAGE_STRIDE but 0. Nothing lies across one, but an index goes on behind it.
+ */
 struct image_mark {
 	char magic[8];
 	uint8_t id[16];
@@ -82,8 +84,9 @@ struct image_footer {
 static_assert(sizeof(struct image_footer) == 128, "format");
 
 /*
- * The index: this, the hint (padded with zeros to 8 bytes), memories, frames, checksums, runs. Its digest is the
- * digest of the image: it covers the checksum of every frame, and the digest of the parent.
+ * The index: this, the hint (padded with zeros to 8 bytes), memories, frames, checksums, runs. Its
+ * digest is the digest of the image: it covers the checksum of every frame, and the digest of the
+ * parent.
  */
 struct image_index_head {
 	uint8_t id[16];
@@ -111,8 +114,8 @@ struct image_memory_entry {
 static_assert(sizeof(struct image_memory_entry) == 104, "format");
 
 /*
- * A raw frame has a checksum for each of its blocks, so that a block can be read alone, and begins at
- * a multiple of 4 KiB; any other has one, of its stored bytes. XXH3-64.
+ * A raw frame has a checksum for each of its blocks, so that a block can be read alone, and begins
+ * at a multiple of 4 KiB; any other has one, of its stored bytes. XXH3-64.
  */
 struct image_frame_entry {
 	uint64_t offset;

@@ -29,7 +29,7 @@ void image_opening_done(struct image_opening *opening);
 int image_opening_finish(struct image_opening *opening, struct image **ret);
 
 /*
- * Do @bytes, read from the place, have its checksums? Bytes without are taken as they are. Context: any;
- * does not block. @ret_wrong: how far into them the first wrong one begins.
+ * Do @bytes, read from the place, have its checksums? Bytes without are taken as they are. Context:
+ * any; does not block. @ret_wrong: how far into them the first wrong one begins.
  */
 bool image_place_is_sound(const struct image_place *place, const void *bytes, uint64_t *ret_wrong);

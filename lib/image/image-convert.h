@@ -35,8 +35,8 @@ int image_convert(struct image *image, uint32_t memory, int fd,
  * image_convert_raw() - write a memory as it is, with holes where it is zero
  * @fd: borrowed; an empty regular file
  *
- * That is what Firecracker and Cloud Hypervisor read as well. @image opened without its chain gives the holes of a
- * difference: then what is zero is written. Return: as above.
+ * That is what Firecracker and Cloud Hypervisor read as well. @image opened without its chain gives
+ * the holes of a difference: then what is zero is written. Return: as above.
  */
 int image_convert_raw(struct image *image, uint32_t memory, int fd, struct image_convert *convert,
 		      const char **ret_error);

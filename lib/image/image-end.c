@@ -117,7 +117,10 @@ static int scan(int fd, const struct image_header *header, uint64_t start, uint6
 	return NOTHING;
 }
 
-/* By the mark at @offset. Return: the outcome (NOTHING: no footer before it), BROKEN: there is no mark, -errno. */
+/*
+ * By the mark at @offset. Return: the outcome (NOTHING: no footer before it), BROKEN: there is no
+ * mark, -errno.
+ */
 static int read_mark(int fd, const struct image_header *header, uint64_t offset, uint64_t *ret)
 {
 	struct image_mark mark;
@@ -134,8 +137,8 @@ static int read_mark(int fd, const struct image_header *header, uint64_t offset,
 }
 
 /*
- * From the end of the file backwards, a stride at a time, until a mark says where to look. A stranger's file may be
- * endless holes: then it has no end.
+ * From the end of the file backwards, a stride at a time, until a mark says where to look. A
+ * stranger's file may be endless holes: then it has no end.
  */
 static int find_last(int fd, const struct image_header *header, uint64_t size,
 		     struct image_footer *ret)

@@ -2,9 +2,9 @@
 /*
  * The end of an image: its last whole footer, found from behind.
  *
- * What is cut or was never written (no footer begins there) is what a crash leaves: the footer before
- * counts. A footer that is whole and wrong is damage, and told: taking the one before would give an
- * older content for a newer one.
+ * What is cut or was never written (no footer begins there) is what a crash leaves: the footer
+ * before counts. A footer that is whole and wrong is damage, and told: taking the one before would
+ * give an older content for a newer one.
  */
 #pragma once
 
@@ -24,7 +24,8 @@ struct image_end {
  * @name:   of the file, for messages
  * @digest: of the commit that is wanted, which may be an older one; NULL: the last
  *
- * Context: any; blocks. Return: 0, -ESPIPE (no regular file), -EBADMSG, -EPROTONOSUPPORT, -ESTALE (no commit has
+ * Context: any; blocks. Return: 0, -ESPIPE (no regular file), -EBADMSG, -EPROTONOSUPPORT, -ESTALE
+ * (no commit has
  * @digest), -errno.
  */
 int image_end_find(int fd, const char *name, const uint8_t *digest, struct image_end *ret,

@@ -28,14 +28,15 @@ const char *image_format_name(enum image_format format);
  *	   Firecracker. Of Cloud Hypervisor the folder of the snapshot will do, too
  * @fd:    borrowed; the open file of the last path, or -1
  *
- * Context: any; blocks, allocates. Return: 0, -EINVAL (lengths that cannot be), -EFBIG, -ENOMEM, -errno.
+ * Context: any; blocks, allocates. Return: 0, -EINVAL (lengths that cannot be), -EFBIG, -ENOMEM,
+ * -errno.
  */
 int image_open_foreign(struct image **ret, enum image_format format, const char *const *paths,
 		       size_t n_paths, int fd, const char **ret_error);
 
 /*
- * What people name: a SPEC of an image, `file:PATH`, or the path of a file, which is an image if it begins like one,
- * else raw. Context: any; blocks. Return: as image_open().
+ * What people name: a SPEC of an image, `file:PATH`, or the path of a file, which is an image if it
+ * begins like one, else raw. Context: any; blocks. Return: as image_open().
  */
 int image_open_any(struct image **ret, const char *name, const struct image_open_opts *opts,
 		   const char **ret_error);

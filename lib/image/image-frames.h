@@ -16,7 +16,10 @@ struct image_frames {
 /* Make room for one more frame of any kind. Return: 0, -EFBIG, -ENOMEM. */
 int image_frames_reserve(struct image_frames *frames);
 
-/* After image_frames_reserve(). @bytes: as stored; @frame->first_checksum is set. Return: its number. */
+/*
+ * After image_frames_reserve(). @bytes: as stored; @frame->first_checksum is set. Return: its
+ * number.
+ */
 uint32_t image_frames_add(struct image_frames *frames, const struct image_frame_entry *frame,
 			  const void *bytes);
 void image_frames_done(struct image_frames *frames);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The index of one layer in memory, checked: whoever uses it need not look for nonsense any more. It does
- * not change.
+ * The index of one layer in memory, checked: whoever uses it need not look for nonsense any more.
+ * It does not change.
  */
 #pragma once
 
@@ -26,7 +26,8 @@ struct image_index {
 /**
  * image_index_load() - read it and check it
  *
- * Context: any; blocks, allocates as much as the index has. Return: 0, -EBADMSG, -ENOMEM, -errno. On failure @ret is untouched.
+ * Context: any; blocks, allocates as much as the index has. Return: 0, -EBADMSG, -ENOMEM, -errno.
+ * On failure @ret is untouched.
  */
 int image_index_load(int fd, const char *name, const struct image_end *end, struct image_index *ret,
 		     const char **ret_error);
@@ -36,7 +37,8 @@ void image_index_done(struct image_index *index);
 bool image_index_is_layer(const struct image_index *index);
 
 /*
- * The run of @memory that holds @block, or the first one behind it; NULL: there is none. @ret_is_in: it holds it.
+ * The run of @memory that holds @block, or the first one behind it; NULL: there is none.
+ * @ret_is_in: it holds it.
  * Context: any; does not block.
  */
 const struct image_run_entry *image_index_find(const struct image_index *index, uint32_t memory,

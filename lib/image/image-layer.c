@@ -148,7 +148,10 @@ static int add_extent(struct extents *extents, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Where the file has data; all of it where that cannot be told, unless it is a difference. Return: 0, -EINVAL, -EFBIG, -ENOMEM. */
+/*
+ * Where the file has data; all of it where that cannot be told, unless it is a difference. Return:
+ * 0, -EINVAL, -EFBIG, -ENOMEM.
+ */
 static int find_extents(const struct image_layer *layer, bool is_diff, struct extents *extents)
 {
 	uint64_t end = layer->identity.length_bytes, at = 0;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One file of a chain. Either an image, with its index; or a file of another format, whose blocks lie in it in
- * order: then its runs are its extents of data, and nothing is checked on use but that the file is as it
- * was when it was opened.
+ * One file of a chain. Either an image, with its index; or a file of another format, whose blocks
+ * lie in it in order: then its runs are its extents of data, and nothing is checked on use but that
+ * the file is as it was when it was opened.
  */
 #pragma once
 
@@ -40,8 +40,8 @@ int image_layer_open(struct image_layer **ret, const char *path, int fd,
 		     const struct image_layer_opts *opts, const char **ret_error);
 
 /*
- * A file of another format. @is_diff: holes are not there, else they are zero. Its one memory is called
- * `memory`. Return: 0, -EINVAL (not a multiple of 4 KiB long, or empty), -EFBIG, -errno.
+ * A file of another format. @is_diff: holes are not there, else they are zero. Its one memory is
+ * called `memory`. Return: 0, -EINVAL (not a multiple of 4 KiB long, or empty), -EFBIG, -errno.
  */
 int image_layer_open_flat(struct image_layer **ret, const char *path, int fd, bool is_diff,
 			  const char **ret_error);

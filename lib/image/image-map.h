@@ -30,5 +30,8 @@ void image_map_done(struct image_map *map);
 int image_map_grow(struct image_map *map, uint64_t length_bytes);
 void image_map_set(struct image_map *map, uint64_t block, uint64_t n_blocks, uint32_t value);
 
-/* The run at *@block or behind it, as the index has it, but with the writer's frame. *@block moves on past it. Return: false: none. */
+/*
+ * The run at *@block or behind it, as the index has it, but with the writer's frame. *@block moves
+ * on past it. Return: false: none.
+ */
 bool image_map_next_run(const struct image_map *map, uint64_t *block, struct image_run_entry *ret);

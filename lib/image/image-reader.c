@@ -16,7 +16,10 @@
 #include "image/image-chain.h"
 #include "image/image-error.h"
 
-/* Of an image that a stranger passed: he may cost us no more memory than this, some 20 GiB of a raw guest. */
+/*
+ * Of an image that a stranger passed: he may cost us no more memory than this, some 20 GiB of a raw
+ * guest.
+ */
 #define STRANGERS_INDEX (64 * MIB)
 
 struct image *image_ref(struct image *image)

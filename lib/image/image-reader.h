@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An image that is open: its memories, and where each block of them lies. With its parents it is a
- * chain; a block is taken from the first layer that has it. Memories of one name belong together; what
- * only a parent has is not there.
+ * chain; a block is taken from the first layer that has it. Memories of one name belong together;
+ * what only a parent has is not there.
  *
  * Files of other formats are images, too (image-foreign.h): the same calls read them.
  *
@@ -39,11 +39,13 @@ struct image_open_opts {
  * @ret_error: set on failure: a sentence that names the file and what to do, the thread's own, good
  *	       until this thread's next call; may be NULL
  *
- * A parent is searched where the hint of its child says (from the child's folder), then under the same
- * name beside the child; it must have the digest that the child asks for, be it in an older commit.
+ * A parent is searched where the hint of its child says (from the child's folder), then under the
+ * same name beside the child; it must have the digest that the child asks for, be it in an older
+ * commit.
  * Context: any; blocks, allocates. Return: 0, -EBADMSG (damaged, or no image), -EPROTONOSUPPORT (a
- * newer release is needed), -EFBIG (its index is too large), -ENOENT (a file is missing), -ESTALE (a parent has another digest),
- * -ELOOP (more than 64 layers, or a circle), -EXDEV (@opts->without_parents), -ESPIPE (no regular file), -errno.
+ * newer release is needed), -EFBIG (its index is too large), -ENOENT (a file is missing), -ESTALE
+ * (a parent has another digest), -ELOOP (more than 64 layers, or a circle), -EXDEV
+ * (@opts->without_parents), -ESPIPE (no regular file), -errno.
  */
 int image_open(struct image **ret, const char *path, int fd, const struct image_open_opts *opts,
 	       const char **ret_error);
@@ -92,8 +94,8 @@ struct image_place {
 };
 
 /*
- * What lies at @block, which is in the memory, looking no further than @max blocks (1 at least). Reads nothing. Context: any,
- * demand too; does not block.
+ * What lies at @block, which is in the memory, looking no further than @max blocks (1 at least).
+ * Reads nothing. Context: any, demand too; does not block.
  */
 void image_locate(const struct image *image, uint32_t memory, uint64_t block, uint64_t max,
 		  struct image_place *ret);
@@ -116,8 +118,8 @@ int image_read_pages(struct image_cursor *cursor, uint32_t memory, uint64_t firs
 		     uint64_t count, void *buffer, const char **ret_error);
 
 /*
- * The next run of pages that are all zero (IMAGE_PLACE_ZERO), absent, or neither, from @first_page on; at most
- * @count. Reads nothing. Return: enum image_place_kind.
+ * The next run of pages that are all zero (IMAGE_PLACE_ZERO), absent, or neither, from @first_page
+ * on; at most @count. Reads nothing. Return: enum image_place_kind.
  */
 int image_extent(const struct image *image, uint32_t memory, uint64_t first_page, uint64_t count,
 		 uint64_t *ret_count);

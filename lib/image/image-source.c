@@ -2,12 +2,13 @@
 /*
  * A memory of an image as a source.
  *
- * A request is served piece by piece, as its blocks lie: zeros at once; raw blocks straight into the
- * request's buffer; packed ones from the cache, or into the request's spare, checked, and unpacked there. What
- * is not in the page cache is read by the ring, and its completion goes on where the request was.
+ * A request is served piece by piece, as its blocks lie: zeros at once; raw blocks straight into
+ * the request's buffer; packed ones from the cache, or into the request's spare, checked, and
+ * unpacked there. What is not in the page cache is read by the ring, and its completion goes on
+ * where the request was.
  *
- * Nothing unpacked is believed before its checksum fits. Other formats have none: there, as with a raw
- * image, a change of the file is looked for on each read that goes to the disk.
+ * Nothing unpacked is believed before its checksum fits. Other formats have none: there, as with a
+ * raw image, a change of the file is looked for on each read that goes to the disk.
  */
 #include "image/image-source.h"
 
@@ -283,8 +284,8 @@ static void image_free(struct source *source)
 }
 
 /*
- * Of an image the digest says what it is, whatever was appended to the file or noted beside it since.
- * Of other formats all files must be as they were.
+ * Of an image the digest says what it is, whatever was appended to the file or noted beside it
+ * since. Of other formats all files must be as they were.
  */
 static int image_file(struct source *source, struct source_identity *ret)
 {

@@ -65,7 +65,10 @@ bool image_spec_is(const char *spec)
 	return find_format(spec, &format) != NULL;
 }
 
-/* A word up to a separator that is not doubled; *@spec moves on to it. @to has room for all of @spec. Return: its end. */
+/*
+ * A word up to a separator that is not doubled; *@spec moves on to it. @to has room for all of
+ * @spec. Return: its end.
+ */
 static char *take_word(const char **spec, const char *separators, char *to)
 {
 	const char *from = *spec;
@@ -263,7 +266,10 @@ static const char *name_open_file(int fd, char path[PATH_MAX])
 	return path;
 }
 
-/* The SPEC that finds the same again: with the path of what came open, and the digest. Return: NULL: no memory. */
+/*
+ * The SPEC that finds the same again: with the path of what came open, and the digest. Return:
+ * NULL: no memory.
+ */
 static char *make_kept(const struct parts *parts, struct source *source, const struct image *image)
 {
 	const char *separators = parts->format == IMAGE_FIRECRACKER ? ",+" : ",";

@@ -17,5 +17,8 @@ struct image_verify {
 	uint64_t n_broken_bytes;
 };
 
-/* Each page of each memory, through the chain. Context: any; blocks. Return: 0 (also if something is broken), -ENOMEM. */
+/*
+ * Each page of each memory, through the chain. Context: any; blocks. Return: 0 (also if something
+ * is broken), -ENOMEM.
+ */
 int image_verify(struct image *image, struct image_verify *verify);

@@ -2,9 +2,9 @@
 /*
  * Writes images.
  *
- * Blocks of one aligned 64 KiB gather in the one pending frame until a block of another 64 KiB comes: so a
- * frame is as large as the caller's order allows. A compressed frame spans all that is pending, with
- * zeros in its gaps, which no run points to; a raw one has no gaps.
+ * Blocks of one aligned 64 KiB gather in the one pending frame until a block of another 64 KiB
+ * comes: so a frame is as large as the caller's order allows. A compressed frame spans all that is
+ * pending, with zeros in its gaps, which no run points to; a raw one has no gaps.
  */
 #include "image/image-writer.h"
 
@@ -106,7 +106,10 @@ static int write_header(struct image_stream *stream)
 	return 0;
 }
 
-/* Against a second writer, where the file system has locks; it goes with the open file. Return: 0, -EBUSY. */
+/*
+ * Against a second writer, where the file system has locks; it goes with the open file. Return: 0,
+ * -EBUSY.
+ */
 static int lock(int fd)
 {
 	return flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK ? -EBUSY : 0;

@@ -2,13 +2,13 @@
 /*
  * Writes images: pages in any order, each as often as its content changes. The last one counts.
  *
- * Everything goes to the end of the file, so a pipe will do; nothing is read back. The writer keeps 1 MiB
- * a GiB of guest memory for the map, and for each 64 KiB written 40 bytes (raw: 160). It compresses in the
- * calling thread.
+ * Everything goes to the end of the file, so a pipe will do; nothing is read back. The writer keeps
+ * 1 MiB a GiB of guest memory for the map, and for each 64 KiB written 40 bytes (raw: 160). It
+ * compresses in the calling thread.
  *
- * Context of all: bulk, one thread at a time; blocks on the file, allocates. After an error other than
- * -EINVAL only image_writer_free() is allowed: the file then ends in something that is no footer, and
- * readers find the last commit before.
+ * Context of all: bulk, one thread at a time; blocks on the file, allocates. After an error other
+ * than -EINVAL only image_writer_free() is allowed: the file then ends in something that is no
+ * footer, and readers find the last commit before.
  */
 #pragma once
 
@@ -50,8 +50,9 @@ int image_writer_new(struct image_writer **ret, int fd, const struct image_write
  * image_writer_append() - go on with an image
  * @fd: borrowed; readable and writable, a regular file. What lies behind its last footer is cut off
  *
- * Its memories keep their numbers. @opts->parent must be NULL: it stays. Return: as image_writer_new(), and -EBADMSG (no
- * sound image), -EPROTONOSUPPORT (a newer release wrote it), -EBUSY (somebody else writes to it).
+ * Its memories keep their numbers. @opts->parent must be NULL: it stays. Return: as
+ * image_writer_new(), and -EBADMSG (no sound image), -EPROTONOSUPPORT (a newer release wrote it),
+ * -EBUSY (somebody else writes to it).
  */
 int image_writer_append(struct image_writer **ret, int fd, const struct image_writer_opts *opts,
 			const char **ret_error);
@@ -69,14 +70,18 @@ DEFINE_CLEANUP(struct image_writer, image_writer_free)
 int image_writer_add_memory(struct image_writer *writer, const char *name, uint64_t length_bytes,
 			    uint64_t page_bytes, enum image_kind kind, uint32_t *ret);
 
-/* A memory that grew. Return: 0, -EINVAL (it would shrink, or is no multiple of its pages), -ENOMEM. */
+/*
+ * A memory that grew. Return: 0, -EINVAL (it would shrink, or is no multiple of its pages),
+ * -ENOMEM.
+ */
 int image_writer_grow(struct image_writer *writer, uint32_t memory, uint64_t length_bytes);
 
 /**
  * image_writer_pages() - what @count pages from @first_page on hold now
  * @data: borrowed; zeros in it are found and cost nothing
  *
- * In pages of the memory. Neighbours that come one after the other share a frame. Return: 0, -EINVAL (beyond the memory), -errno.
+ * In pages of the memory. Neighbours that come one after the other share a frame. Return: 0,
+ * -EINVAL (beyond the memory), -errno.
  */
 int image_writer_pages(struct image_writer *writer, uint32_t memory, uint64_t first_page,
 		       const void *data, uint64_t count);

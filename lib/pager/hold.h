@@ -7,9 +7,15 @@
 struct before_write;
 struct ufd_pager_guest;
 
-/* Of its memories as they are now; not set yet. Context: job; allocates. Return: as before_write_new(). */
+/*
+ * Of its memories as they are now; not set yet. Context: job; allocates. Return: as
+ * before_write_new().
+ */
 int pager_before_write_new(struct ufd_pager_guest *paged, uint64_t ring_bytes,
 			   struct before_write **ret);
 
-/* NULL: no more. Context: job; waits for the demand thread. Return: 0, -EBUSY, -ESRCH (it was not started). */
+/*
+ * NULL: no more. Context: job; waits for the demand thread. Return: 0, -EBUSY, -ESRCH (it was not
+ * started).
+ */
 int pager_before_write_set(struct ufd_pager_guest *paged, struct before_write *hook);

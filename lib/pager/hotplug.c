@@ -37,7 +37,10 @@ static int mapper_add(struct ufd_pager_guest *paged, const struct recorded_mappe
 	return 0;
 }
 
-/* Of two readers each would get half of the messages; and to register by it would be to touch the other's memory. */
+/*
+ * Of two readers each would get half of the messages; and to register by it would be to touch the
+ * other's memory.
+ */
 static bool is_uffd_served(const struct ufd_pager *pager, int uffd)
 {
 	for (const struct ufd_pager_guest *paged = pager->guests; paged; paged = paged->next)
@@ -154,8 +157,8 @@ static void memory_replace(struct ufd_pager_guest *paged, struct memory *old, st
 }
 
 /*
- * Its last mapping is gone, and with it what we know of its pages: nobody tells us any more what becomes
- * of them. Mapped again it is a new memory.
+ * Its last mapping is gone, and with it what we know of its pages: nobody tells us any more what
+ * becomes of them. Mapped again it is a new memory.
  */
 static void memory_forget(struct ufd_pager_guest *paged, struct memory *memory)
 {
@@ -310,8 +313,8 @@ static int mapping_record(struct ufd_pager_guest *paged, struct mapping *mapping
 }
 
 /*
- * Fill through others from now on. Return: 0; -EBUSY while a message about it may be unread. Before the start nobody
- * reads.
+ * Fill through others from now on. Return: 0; -EBUSY while a message about it may be unread. Before
+ * the start nobody reads.
  */
 static int mapping_close(struct ufd_pager_guest *paged, struct mapping *mapping)
 {
@@ -334,8 +337,8 @@ static int mapping_close(struct ufd_pager_guest *paged, struct mapping *mapping)
 }
 
 /*
- * Unregister it, and take it out when no discard through it is unheard any more: in other mappings of its memory
- * these pages are to read zero, too, and only the view tells which they are.
+ * Unregister it, and take it out when no discard through it is unheard any more: in other mappings
+ * of its memory these pages are to read zero, too, and only the view tells which they are.
  * Return: 0; -EBUSY, -ENOMEM: it stays in the view, closed, for paged_undo_halves().
  */
 static int mapping_withdraw(struct ufd_pager_guest *paged, struct mapping *mapping)
@@ -404,7 +407,10 @@ static void mapping_open(struct ufd_pager_guest *paged, struct mapping *mapping)
 		mapping->is_open = true;
 }
 
-/* Each of its pages is in one place only: shown in two, it would be there in one and zero in the other. */
+/*
+ * Each of its pages is in one place only: shown in two, it would be there in one and zero in the
+ * other.
+ */
 bool mapping_is_private_and_shown(const struct guest_view *view, const struct mapping *wanted)
 {
 	struct page_range pages = mapping_pages(wanted);

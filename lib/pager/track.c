@@ -13,8 +13,8 @@
 #define HOLES_BYTES (64 * MIB) /* that the demand thread looks at at once */
 
 /*
- * The demand thread has seen who is armed, and is in nobody's map that is not; what it has marked as written
- * has lost its protection.
+ * The demand thread has seen who is armed, and is in nobody's map that is not; what it has marked
+ * as written has lost its protection.
  */
 static void tell_demand(void *userdata)
 {
@@ -65,8 +65,8 @@ static bool is_served(const struct mapping *mapping)
 }
 
 /*
- * A guest that has graduated has all its pages: told of each that has no page table entry it would only
- * wait for us.
+ * A guest that has graduated has all its pages: told of each that has no page table entry it would
+ * only wait for us.
  */
 static int register_all(struct ufd_pager_guest *paged)
 {
@@ -161,7 +161,10 @@ static int tell_holes(struct ufd_pager_guest *paged, struct memory *memory, stru
 	return r;
 }
 
-/* The walk over the file is ours; the demand thread looks at what we found to be holes, and at no more. */
+/*
+ * The walk over the file is ours; the demand thread looks at what we found to be holes, and at no
+ * more.
+ */
 static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool is_written)
 {
 	uint64_t page_bytes = memory->page_bytes, base = memory->backing_offset, found, length;
@@ -186,8 +189,8 @@ static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool
 }
 
 /*
- * Registered again after it has graduated: a hole is a missing fault from now on, to be answered with
- * zeros, so the states must know of it.
+ * Registered again after it has graduated: a hole is a missing fault from now on, to be answered
+ * with zeros, so the states must know of it.
  */
 static int return_from_graduation(struct ufd_pager_guest *paged)
 {
@@ -196,7 +199,10 @@ static int return_from_graduation(struct ufd_pager_guest *paged)
 					 .memory = paged->guest->memories[i] };
 		int r;
 
-		/* of a private mapping the file shows where a page is missing: no hole says anything */
+		/*
+		 * of a private mapping the file shows where a page is missing: no hole says
+		 * anything
+		 */
 		if (track.memory->is_forgotten || track.memory->kind == BACKING_PRIVATE)
 			continue;
 		r = find_holes(paged, track.memory, false);

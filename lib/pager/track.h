@@ -20,8 +20,8 @@ int track_memory(struct ufd_pager_guest *paged, struct memory *memory);
 void track_forget_memory(struct ufd_pager_guest *paged, struct memory *memory);
 
 /*
- * A mapping came, and is not served yet: it is protected; what exists in a memory that came while it was
- * tracked counts as written. Return: 0, -errno.
+ * A mapping came, and is not served yet: it is protected; what exists in a memory that came while
+ * it was tracked counts as written. Return: 0, -errno.
  */
 int track_mapping(struct ufd_pager_guest *paged, struct mapping *mapping);
 /* One is about to go. */
@@ -37,7 +37,10 @@ void track_recover(struct ufd_pager_guest *paged);
 /* Say why in the guest's refusal. Return: always -EOPNOTSUPP. */
 __attribute__((format(printf, 2, 3))) int track_refuse(struct ufd_pager_guest *paged,
 						       const char *format, ...);
-/* All of the guest; a process that came; a memory that came. Return: 0, -EOPNOTSUPP, -ESRCH, -errno. */
+/*
+ * All of the guest; a process that came; a memory that came. Return: 0, -EOPNOTSUPP, -ESRCH,
+ * -errno.
+ */
 int track_check(struct ufd_pager_guest *paged);
 int track_check_mapper(struct ufd_pager_guest *paged, struct mapper *mapper);
 int track_check_memory(struct ufd_pager_guest *paged, const struct memory *memory);

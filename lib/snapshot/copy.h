@@ -16,8 +16,9 @@ struct memory_view;
 /*
  * Settings of copy_new(). Zero is every field's default.
  *
- * @claim is asked for each page after it was read: does this copy count? (See fault/before-write.h.) @between is
- * called between any two pieces of at most 1 MiB, or one page if that is larger. Both may be NULL.
+ * @claim is asked for each page after it was read: does this copy count? (See
+ * fault/before-write.h.) @between is called between any two pieces of at most 1 MiB, or one page if
+ * that is larger. Both may be NULL.
  */
 struct copy_opts {
 	struct image_writer *writer;  /* borrowed */

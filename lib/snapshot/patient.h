@@ -15,8 +15,8 @@ struct patient *patient_free(struct patient *patient);
 DEFINE_CLEANUP(struct patient, patient_free)
 
 /*
- * Fill @buffer; zeros are written, too. Context: bulk, job; blocks. Return: 0, -ESTALE (the source is no longer what
- * it was), -ENODATA (it is shorter), other -errno.
+ * Fill @buffer; zeros are written, too. Context: bulk, job; blocks. Return: 0, -ESTALE (the source
+ * is no longer what it was), -ENODATA (it is shorter), other -errno.
  */
 int patient_read(struct patient *patient, struct source *source, uint64_t offset, void *buffer,
 		 uint64_t length_bytes);

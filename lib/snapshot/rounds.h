@@ -2,10 +2,11 @@
 /*
  * When to stop copying a guest that runs: the stop rule of a live snapshot on a scan context.
  *
- * Theory of operation. Each round copies what was written since the round before; the last one is copied while
- * the guest stands still. So another round pays as long as less is written in it than it copies.
- * What is left fits if it can be read and copied within the longest pause that is allowed, at the speed of the
- * rounds before. Without progress for N_STUCK rounds, or after N_MOST, it never will.
+ * Theory of operation. Each round copies what was written since the round before; the last one is
+ * copied while the guest stands still. So another round pays as long as less is written in it than
+ * it copies. What is left fits if it can be read and copied within the longest pause that is
+ * allowed, at the speed of the rounds before. Without progress for N_STUCK rounds, or after N_MOST,
+ * it never will.
  *
  * Context of all: any.
  */

@@ -173,8 +173,9 @@ static int find_settled(const struct memory_view *view, struct page_range *pages
 }
 
 /*
- * Where the first page of @pages is; they are cut to those that are there, too. A state may move while this
- * looks: towards the file or process only, and a run of none is one that has just moved. Return: enum where, -errno.
+ * Where the first page of @pages is; they are cut to those that are there, too. A state may move
+ * while this looks: towards the file or process only, and a run of none is one that has just moved.
+ * Return: enum where, -errno.
  */
 static int find(const struct memory_view *view, struct page_range *pages)
 {
@@ -232,8 +233,9 @@ static uint64_t zeros_of_source(const struct memory_view *view, struct page_rang
 }
 
 /*
- * How far the first hole goes, if there is one. Where data ends is not asked for: SEEK_HOLE walks all of it, each time,
- * and holes within a piece read as zeros just as well. Of huge pages each would have to be asked for, which costs more than zeros.
+ * How far the first hole goes, if there is one. Where data ends is not asked for: SEEK_HOLE walks
+ * all of it, each time, and holes within a piece read as zeros just as well. Of huge pages each
+ * would have to be asked for, which costs more than zeros.
  */
 static int extent_of_file(const struct memory_view *view, struct page_range pages,
 			  uint64_t *ret_count)

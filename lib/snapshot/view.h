@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a guest's memory holds, for somebody who wants to copy it and leave it as it is: no page is made
- * for being looked at, and a guest that is still being filled goes on being filled.
+ * What a guest's memory holds, for somebody who wants to copy it and leave it as it is: no page is
+ * made for being looked at, and a guest that is still being filled goes on being filled.
  *
- * Theory of operation. A view is a copy of what the engine knows: fds and a mapping of the ledger of its own, so that
- * it is good whatever becomes of the guest; whoever copied asks afterwards whether the guest is still the
- * same. Where a page's bytes are follows from its state:
+ * Theory of operation. A view is a copy of what the engine knows: fds and a mapping of the ledger
+ * of its own, so that it is good whatever becomes of the guest; whoever copied asks afterwards
+ * whether the guest is still the same. Where a page's bytes are follows from its state:
  *
  *	state   | of a file                          | anonymous, or private
  *	--------+------------------------------------+------------------------------------------
@@ -17,8 +17,9 @@
  *	removed | in the file: a DONTNEED leaves it  | zero; of a guest that graduated in the process,
  *	        | there                              | which may have made the page without a word
  *
- * While the guest runs, a page may change between the look and the copy, or be torn by it: it is then
- * reported as written, and is copied again. What was absent when it was looked at had not been written before.
+ * While the guest runs, a page may change between the look and the copy, or be torn by it: it is
+ * then reported as written, and is copied again. What was absent when it was looked at had not been
+ * written before.
  */
 #pragma once
 
@@ -69,7 +70,10 @@ struct memory_view {
 
 void memory_view_done(struct memory_view *view);
 
-/* Count from so much before its first byte: as its owner does, or as the file. What lies there is the file's, or zero. */
+/*
+ * Count from so much before its first byte: as its owner does, or as the file. What lies there is
+ * the file's, or zero.
+ */
 void memory_view_shift(struct memory_view *view, uint64_t base_bytes);
 
 /* Readable. All memories of a guest. */
