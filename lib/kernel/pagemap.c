@@ -83,12 +83,14 @@ int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t f
 		return -EINVAL;
 
 	n = ioctl(fd, PAGEMAP_SCAN, &scan);
-	if (n < 0 && errno == EPERM && flags & PM_SCAN_CHECK_WPASYNC) {
-		*ret_n = vector ? count_reported(vector, n_vector) : 0;
-		return PAGEMAP_UNARMED;
+	if (n < 0) {
+		int error = errno;
+
+		/* it wrote out what came before: nobody else knows of these any more */
+		*ret_n = vector && flags & PM_SCAN_WP_MATCHING ? count_reported(vector, n_vector)
+							       : 0;
+		return error == EPERM && flags & PM_SCAN_CHECK_WPASYNC ? PAGEMAP_UNARMED : -error;
 	}
-	if (n < 0)
-		return -errno;
 	*ret_n = (uint64_t)n;
 	*ret_walk_end = (struct hva){ scan.walk_end };
 	return 0;

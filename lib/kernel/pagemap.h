@@ -63,9 +63,9 @@ enum {
  * Aligns nothing: a hugetlb range must consist of whole pages when re-arming (else the kernel makes
  * no progress and reports no error). A process that has ended looks clean: check its pidfd
  * afterwards. With PM_SCAN_WP_MATCHING, @vector NULL protects the whole range and reports nothing.
- * Return: 0; PAGEMAP_UNARMED, where @ret_n regions before the unarmed part were reported and
- *         re-armed all the same, so they count as dirty (@ret_walk_end is untouched);
- *         -ENOTTY before Linux 6.7, other -errno.
+ * Return: 0; PAGEMAP_UNARMED; -ENOTTY before Linux 6.7, other -errno (-ENOMEM: it wanted a page table). When
+ *         re-arming, @ret_n regions before the failure were reported and re-armed all the same, so they
+ *         count as dirty (@ret_walk_end is untouched).
  */
 int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t flags,
 		 struct page_region *vector, uint64_t n_vector, uint64_t *ret_n,

@@ -439,16 +439,18 @@ EXPORT int ufd_pager_guest_dirty_bitmap(struct ufd_pager_guest *paged, const cha
 					size_t n_words)
 {
 	const struct memory *memory;
+	const _Atomic uint64_t *unacked;
 	uint32_t slot;
 
 	if (dirty_log_find(&paged->dirty, name, &slot) || id >= paged->guest->n_memories)
 		return -ENOENT;
 	memory = paged->guest->memories[id];
-	if (memory->is_forgotten || !memory->dirty.maps[slot].unacked)
+	/* once: it may be stopped meanwhile, and its area stays where it is */
+	unacked = *(_Atomic uint64_t *const volatile *)&memory->dirty.maps[slot].unacked;
+	if (memory->is_forgotten || !unacked)
 		return -ENOENT;
 	for (size_t i = 0; i < n_words; i++)
-		words[i] = bits_from(memory->dirty.maps[slot].unacked, memory_n_pages(memory),
-				     first_page + i * 64);
+		words[i] = bits_from(unacked, memory_n_pages(memory), first_page + i * 64);
 	return 0;
 }
 

@@ -65,6 +65,23 @@ int __wrap_pagemap_scan(int fd, struct hva_range range, uint64_t categories, uin
 				   ret_walk_end);
 }
 
+/* Page tables cannot be had at the end of a walk: what it met before is protected again, and told. */
+static _Atomic bool must_fail_scan;
+
+int __real_ioctl(int fd, unsigned long request, void *argument);
+int __wrap_ioctl(int fd, unsigned long request, void *argument);
+int __wrap_ioctl(int fd, unsigned long request, void *argument)
+{
+	int r = __real_ioctl(fd, request, argument);
+
+	if (request != PAGEMAP_SCAN || r < 0 ||
+	    !(((struct pm_scan_arg *)argument)->flags & PM_SCAN_WP_MATCHING) ||
+	    !atomic_exchange(&must_fail_scan, false))
+		return r;
+	errno = ENOMEM;
+	return -1;
+}
+
 /* The last step of a mapping's scan. */
 int __real_uffd_is_gone(int fd, struct hva address, bool *ret_is_gone);
 int __wrap_uffd_is_gone(int fd, struct hva address, bool *ret_is_gone);
@@ -152,6 +169,27 @@ START_TEST(what_is_written_before_its_hole_is_known_to_be_filled_is_told)
 	child_poke(&fixture.child, 0, 2);
 	atomic_store(&before_scan, touch_the_hole);
 	ck_assert(is_told(&fixture, TARGET) || is_told(&fixture, TARGET));
+	dirty_end(&fixture);
+}
+END_TEST
+
+/* ---- a scan that fails ---- */
+
+START_TEST(what_a_scan_met_before_it_failed_is_told)
+{
+	UFD_OPTS(ufd_dirty_epoch, epoch);
+	struct dirty_fixture fixture;
+
+	if (dirty_rows[_i].track != UFD_TRACK_SCAN)
+		return;
+	dirty_begin(&fixture, &dirty_rows[_i]);
+	dirty_finish(&fixture);
+	dirty_start(&fixture, "a");
+	child_poke(&fixture.child, TARGET, 1);
+	atomic_store(&must_fail_scan, true);
+	ck_assert_int_eq(ufd_pager_guest_dirty_read(fixture.guest, "a", 0, &epoch), -ENOMEM);
+	child_poke(&fixture.child, TARGET + 1, 1);
+	dirty_expect(&fixture, "a", (uint64_t[]){ TARGET, TARGET + 1 }, 2);
 	dirty_end(&fixture);
 }
 END_TEST
@@ -294,6 +332,7 @@ int main(void)
 		(struct unit_test[]){
 			UNIT_TABLE(what_is_written_before_its_hole_is_known_to_be_filled_is_told,
 				   dirty_rows),
+			UNIT_TABLE(what_a_scan_met_before_it_failed_is_told, dirty_rows),
 			UNIT_TABLE(a_discard_that_is_marked_while_the_maps_are_taken_is_told_again,
 				   dirty_rows),
 			UNIT_TABLE(what_was_known_of_discards_is_not_said_of_another_memory,
