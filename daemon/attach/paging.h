@@ -44,6 +44,9 @@ struct paging_engine {
 	void *keeper_data;
 };
 
+/* Who keeps records by the numbers of memories: those of this tag are dropped when a number becomes another memory's. */
+#define PAGING_TAG_MEMORY (UFD_OWN_TAG + 9)
+
 /* Readable. */
 struct paging_memory {
 	char name[UFD_NAME_BYTES];

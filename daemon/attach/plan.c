@@ -296,6 +296,8 @@ static int add_memory(const struct plan_memory *memory, struct paging *paging,
 	ufd_source_unref(source);
 	if (r < 0)
 		return refuse_memory(memory, r, refusal);
+	/* before it is mapped: what the number's former memory was to others this one is not */
+	ufd_pager_guest_drop_record(paging->guest, PAGING_TAG_MEMORY, number);
 	*ret = add_memory_record(paging, memory, number, TAKE_PTR(spec));
 	return 0;
 }

@@ -133,6 +133,21 @@ static void discard(struct vmm *vmm)
 		give_up("discard", r < 0 ? -r : errno);
 }
 
+/* The memory is unplugged, and one of the same name plugged at its place, which has nothing in it. */
+static void exchange(struct vmm *vmm)
+{
+	UFD_OPTS(ufd_client_memory_opts, ram, .name = "ram", .address = (char *)vmm->memory,
+		 .length = vmm->mib * MIB, .source = "zero", .backing = vmm->memfd);
+	int r = ufd_client_remove_region(vmm->client, (char *)vmm->memory, vmm->mib * MIB);
+
+	if (r == 0 && madvise((char *)vmm->memory, vmm->mib * MIB, MADV_REMOVE) < 0)
+		r = -errno;
+	if (r == 0)
+		r = ufd_client_add_memory(vmm->client, &ram);
+	if (r < 0)
+		give_up("exchange", -r);
+}
+
 static void calm(struct vmm *vmm)
 {
 	atomic_store(&vmm->is_busy, false);
@@ -163,6 +178,8 @@ static void obey(struct vmm *vmm, char *line)
 		join_threads(vmm);
 	} else if (verb == 'd') {
 		discard(vmm);
+	} else if (verb == 'x') {
+		exchange(vmm);
 	} else if (verb == 'r') {
 		printf("%016llx\n",
 		       *(volatile unsigned long long *)(vmm->memory + vmm->pages[0] * PAGE));

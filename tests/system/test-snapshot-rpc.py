@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """SnapshotSave of io.ufd.guest while others call, too: reads of its consumers, a second save. TAP on stdout.
 
-Arguments: ufdd, ufdctl, fake-qemu.py. Every process is ended by its pid.
+Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py. Every process is ended by its pid.
 """
 import json
 import os
@@ -12,10 +12,10 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support"))
 import dirtyworld
-from dirtyworld import MIB, Process, World, check, is_error, results, skip, wait_until
+from dirtyworld import MIB, Process, World, check, client_vmm, is_error, results, skip, wait_until
 
-UFDD, UFDCTL, FAKE = (os.path.realpath(path) for path in sys.argv[1:4])
-dirtyworld.UFDD, dirtyworld.UFDCTL = UFDD, UFDCTL
+UFDD, UFDCTL, VMM, FAKE = (os.path.realpath(path) for path in sys.argv[1:5])
+dirtyworld.UFDD, dirtyworld.UFDCTL, dirtyworld.VMM = UFDD, UFDCTL, VMM
 
 
 class Guest(Process):
@@ -77,7 +77,25 @@ def at_once(world, guest):
         reply, "io.ufd.manager.SystemError", "snapshot.live"), reply)
 
 
+def exchanged():
+    """A memory that is plugged where another one was, with its name, and in its file."""
+    world = World()
+    vmm = client_vmm(world)
+    vmm.write(3)
+    first = save(world, "first", memory_only=True)
+    check("the memory of a guest is saved", "error" not in first and vmm.ask("x") == "ok", first)
+    vmm.write(9)
+    second = save(world, "second", memory_only=True, incremental=path_of(world, "first"))
+    whole = save(world, "whole", memory_only=True)
+    check("one that came later is in the next snapshot as it is, not as the one before it was",
+          "error" not in second and differing(world, "second", "whole") == 0, (second, whole,
+          differing(world, "second", "whole")))
+    vmm.end()
+    world.end()
+
+
 def main():
+    exchanged()
     world = World()
     guest = Guest(world)
     if "error" in guest.attached:
