@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "machine.h"
+#include "saved.h"
 #include "tracked.h"
 
 /* How often RESULT_FILL looks whether all is there. */
@@ -18,7 +19,7 @@
 
 void bench_new(struct bench *bench, const char *ufdd, const char *folder, uint64_t image_bytes)
 {
-	uint64_t n_pages = image_bytes / IMAGE_BLOCK_BYTES;
+	uint64_t n_pages = image_bytes / BLOCK_BYTES;
 
 	image_new(&bench->image, folder, image_bytes);
 	/* Before any memory is mapped that will be paged. */
@@ -218,6 +219,8 @@ double arm_run(struct bench *bench, const struct arm *arm, int cpu)
 	struct ram ram;
 	double result;
 
+	if (arm->result >= RESULT_SAVE)
+		return saved_run(bench, arm, cpu);
 	if (arm->server == SERVER_ENGINE || arm->server == SERVER_CALLS)
 		return tracked_run(bench, arm, cpu);
 	map_ram(bench, arm, &ram);

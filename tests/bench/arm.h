@@ -44,6 +44,19 @@ enum arm_result {
 	RESULT_WALK,	/* nanoseconds from the first touch to the last */
 	RESULT_FILL,	/* nanoseconds until everything is in the backing, without a touch */
 	RESULT_HARVEST, /* of memory that is tracked: nanoseconds to learn what was written */
+	/* of memory that is saved (saved.h) */
+	RESULT_SAVE,	   /* nanoseconds for all of it */
+	RESULT_PAUSE,	   /* nanoseconds that the writer stands still */
+	RESULT_WRITES_P99, /* nanoseconds of a write meanwhile */
+};
+
+enum save_way {
+	SAVE_NOT,	   /* it is tracked, and that is all */
+	SAVE_STILL,	   /* the writer stands still until everything is copied */
+	SAVE_ROUNDS,	   /* live, on a scan context */
+	SAVE_BEFORE_WRITE, /* live, on a wp context */
+	SAVE_PREAD_WRITE,  /* no engine: into a file of the same kind, in pieces of the same size */
+	SAVE_MEMCPY,	   /* no engine: into memory that exists, what the machine can do */
 };
 
 struct arm {
@@ -61,6 +74,8 @@ struct arm {
 	unsigned int background_mib_s;
 	bool is_sync;	 /* of memory that is tracked: a message a write */
 	uint64_t gap_ns; /* between two touches */
+	enum save_way way;
+	const char *codec; /* of an image: "none", "lz4", "zstd:1" */
 };
 
 /* The first @arm->n_touches of a shuffle of all pages, into bench->order; both arms of a round get the same. */

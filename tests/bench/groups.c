@@ -17,10 +17,7 @@ uint64_t groups_image_bytes(bool is_quick)
 	return is_quick ? 128 * MIB : 512 * MIB;
 }
 
-static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
-		       ...) __attribute__((format(printf, 4, 5)));
-
-static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
+struct row *groups_add(struct rows *rows, const char *group, bool is_same_cpu, const char *name,
 		       ...)
 {
 	struct row *row = &rows->rows[rows->n++];
@@ -35,8 +32,7 @@ static struct row *add(struct rows *rows, const char *group, bool is_same_cpu, c
 	return row;
 }
 
-/* @is_at_least: the numbers are lower bounds. */
-static void aim(struct row *row, bool is_at_least, double target, double gate)
+void groups_aim(struct row *row, bool is_at_least, double target, double gate)
 {
 	row->is_at_least = is_at_least;
 	row->target = target;
@@ -93,13 +89,13 @@ static void add_faults(struct rows *rows, bool is_quick, bool is_same_cpu, uint6
 {
 	for (unsigned int i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
 		struct arm arm = fault_arm(i, gap_ns, is_quick);
-		struct row *row = add(rows, GROUP_FAULT, is_same_cpu,
-				      "p50 %s, gap %u us: ufdd / raw", faults[i].name,
-				      (unsigned int)(gap_ns / NSEC_PER_USEC));
+		struct row *row = groups_add(rows, GROUP_FAULT, is_same_cpu,
+					     "p50 %s, gap %u us: ufdd / raw", faults[i].name,
+					     (unsigned int)(gap_ns / NSEC_PER_USEC));
 
 		row->above = by_ufdd(arm);
 		row->below = by_handler(arm, "raw", faults[i].raw);
-		aim(row, false, 1.10, faults[i].gate);
+		groups_aim(row, false, 1.10, faults[i].gate);
 	}
 }
 
@@ -109,17 +105,18 @@ static void add_explanations(struct rows *rows, bool is_quick, bool is_same_cpu)
 	struct arm arm = fault_arm(1, 0, is_quick);
 	struct row *row;
 
-	row = add(rows, GROUP_FAULT, is_same_cpu,
-		  "p50 shmem missing, gap 0 us: ufdd / raw by pread");
+	row = groups_add(rows, GROUP_FAULT, is_same_cpu,
+			 "p50 shmem missing, gap 0 us: ufdd / raw by pread");
 	row->above = by_ufdd(arm);
 	row->below = by_handler(arm, "raw by pread", LOOP_RAW_READ);
 
-	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem missing, gap 0 us: plain / raw");
+	row = groups_add(rows, GROUP_FAULT, is_same_cpu,
+			 "p50 shmem missing, gap 0 us: plain / raw");
 	row->above = by_handler(arm, "plain", LOOP_PLAIN);
 	row->below = by_handler(arm, "raw", LOOP_RAW_COPY);
-	aim(row, false, 1.3, 2.0);
+	groups_aim(row, false, 1.3, 2.0);
 
-	row = add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem zero, gap 0 us: ufdd / raw");
+	row = groups_add(rows, GROUP_FAULT, is_same_cpu, "p50 shmem zero, gap 0 us: ufdd / raw");
 	arm.source = FROM_ZERO;
 	row->above = by_ufdd(arm);
 	row->below = by_handler(arm, "raw", LOOP_RAW_ZERO);
@@ -144,16 +141,18 @@ static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
 	};
 	struct row *row;
 
-	row = add(rows, GROUP_FAULT, is_same_cpu, "p99, gap 30 us: with background fill / without");
+	row = groups_add(rows, GROUP_FAULT, is_same_cpu,
+			 "p99, gap 30 us: with background fill / without");
 	row->below = by_ufdd(arm);
 	arm.has_background = true;
 	row->above = by_ufdd(arm);
 	if (!is_same_cpu)
-		aim(row, false, 2, 4);
+		groups_aim(row, false, 2, 4);
 	if (is_quick)
 		return;
 
-	row = add(rows, GROUP_FAULT, is_same_cpu, "p99, gap 2 ms: with background fill / without");
+	row = groups_add(rows, GROUP_FAULT, is_same_cpu,
+			 "p99, gap 2 ms: with background fill / without");
 	arm.n_touches = 500;
 	arm.gap_ns = 2 * NSEC_PER_MSEC;
 	arm.background_mib_s = 400;
@@ -161,7 +160,7 @@ static void add_interference(struct rows *rows, bool is_quick, bool is_same_cpu)
 	arm.has_background = false;
 	row->below = by_ufdd(arm);
 	if (!is_same_cpu)
-		aim(row, false, 2, 8);
+		groups_aim(row, false, 2, 8);
 }
 
 void groups_fault(struct rows *rows, bool is_quick)
@@ -199,14 +198,14 @@ static void add_walks(struct rows *rows, bool is_quick, bool is_same_cpu)
 			.has_window = true,
 			.has_background = true,
 		};
-		struct row *row = add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
-				      walks[i].name);
+		struct row *row = groups_add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
+					     walks[i].name);
 
 		arm.n_touches = groups_image_bytes(is_quick) / ram_page_bytes(arm.kind) *
 				walks[i].percent / 100;
 		row->above = by_handler(arm, "plain", LOOP_PLAIN);
 		row->below = by_ufdd(arm);
-		aim(row, true, walks[i].target[is_same_cpu], walks[i].gate[is_same_cpu]);
+		groups_aim(row, true, walks[i].target[is_same_cpu], walks[i].gate[is_same_cpu]);
 	}
 }
 
@@ -222,12 +221,12 @@ static void add_fill(struct rows *rows, bool is_quick, enum ram_kind kind, const
 		.has_window = true,
 		.has_background = true,
 	};
-	struct row *row = add(rows, GROUP_RESTORE, false, "%s", name);
+	struct row *row = groups_add(rows, GROUP_RESTORE, false, "%s", name);
 
 	row->floor = FLOOR_MEMCPY;
 	row->above = by_handler(arm, "raw", loop);
 	row->below = by_ufdd(arm);
-	aim(row, true, target, !target ? 0 : kind == RAM_HUGETLB ? 0.3 : 0.5);
+	groups_aim(row, true, target, !target ? 0 : kind == RAM_HUGETLB ? 0.3 : 0.5);
 }
 
 void groups_restore(struct rows *rows, bool is_quick)
@@ -269,7 +268,7 @@ static const struct {
 
 static void add_tracked(struct rows *rows, struct arm arm, const char *name, double gate)
 {
-	struct row *row = add(rows, GROUP_DIRTY, false, "%s: engine / raw", name);
+	struct row *row = groups_add(rows, GROUP_DIRTY, false, "%s: engine / raw", name);
 
 	row->floor = arm.is_sync ? FLOOR_PING_PONG : FLOOR_MEMCPY;
 	arm.name = "raw";
@@ -278,7 +277,7 @@ static void add_tracked(struct rows *rows, struct arm arm, const char *name, dou
 	arm.name = "engine";
 	arm.server = SERVER_ENGINE;
 	row->above = arm;
-	aim(row, false, 1.1, gate);
+	groups_aim(row, false, 1.1, gate);
 }
 
 void groups_dirty(struct rows *rows, bool is_quick)

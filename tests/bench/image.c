@@ -35,15 +35,15 @@ void image_new(struct image *image, const char *folder, uint64_t length_bytes)
 	image->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (image->fd < 0)
 		die("cannot make a file in %s", folder);
-	image->checksums = calloc(length_bytes / IMAGE_BLOCK_BYTES, sizeof(uint64_t));
+	image->checksums = calloc(length_bytes / BLOCK_BYTES, sizeof(uint64_t));
 	if (!image->checksums)
 		die("no memory for checksums");
 
 	for (uint64_t at = 0; at < length_bytes; at += WRITE_BYTES) {
 		fill(buffer, WRITE_BYTES / sizeof(uint64_t), &state);
-		for (uint64_t i = 0; i < WRITE_BYTES / IMAGE_BLOCK_BYTES; i++)
-			image->checksums[at / IMAGE_BLOCK_BYTES + i] = XXH3_64bits(
-				(const char *)buffer + i * IMAGE_BLOCK_BYTES, IMAGE_BLOCK_BYTES);
+		for (uint64_t i = 0; i < WRITE_BYTES / BLOCK_BYTES; i++)
+			image->checksums[at / BLOCK_BYTES + i] = XXH3_64bits(
+				(const char *)buffer + i * BLOCK_BYTES, BLOCK_BYTES);
 		if (pwrite(image->fd, buffer, WRITE_BYTES, (off_t)at) != (ssize_t)WRITE_BYTES)
 			die("cannot write the saved memory to %s", folder);
 	}
@@ -57,5 +57,5 @@ void image_new(struct image *image, const char *folder, uint64_t length_bytes)
 
 bool image_block_is_at(const struct image *image, uint64_t block, const void *at)
 {
-	return XXH3_64bits(at, IMAGE_BLOCK_BYTES) == image->checksums[block];
+	return XXH3_64bits(at, BLOCK_BYTES) == image->checksums[block];
 }

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define IMAGE_BLOCK_BYTES UINT64_C(4096)
+#define BLOCK_BYTES UINT64_C(4096)
 
 /* Readable. */
 struct image {

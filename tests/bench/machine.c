@@ -34,6 +34,14 @@ void die(const char *what, ...)
 	exit(1);
 }
 
+void must(int r, const char *what)
+{
+	if (r == 0)
+		return;
+	errno = r < 0 ? -r : 0;
+	die("cannot %s", what);
+}
+
 bool machine_has_userfaultfd(void)
 {
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);

@@ -9,6 +9,9 @@
 /* A measurement that cannot be made ends the program: a sentence, and exit status 1. */
 _Noreturn void die(const char *what, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same, unless @r is 0; -errno, or an outcome that is none here. */
+void must(int r, const char *what);
+
 /* May this process make one? */
 bool machine_has_userfaultfd(void);
 

@@ -34,7 +34,7 @@ static const struct effort late_effort = { .n_rounds = 1 };
 struct options {
 	const char *ufdd, *folder, *json, *only;
 	bool is_quick, is_gated;
-	bool wants_fault, wants_restore, wants_dirty;
+	bool wants_fault, wants_restore, wants_dirty, wants_snapshot;
 };
 
 static _Noreturn void usage(void)
@@ -86,9 +86,12 @@ static void parse_options(int argc, char **argv, struct options *options)
 		options->wants_fault |= !strcmp(argv[i], GROUP_FAULT);
 		options->wants_restore |= !strcmp(argv[i], GROUP_RESTORE);
 		options->wants_dirty |= !strcmp(argv[i], GROUP_DIRTY);
+		options->wants_snapshot |= !strcmp(argv[i], GROUP_SNAPSHOT) ||
+					   !strcmp(argv[i], GROUP_DIRTY);
 	}
 	if (optind == argc)
-		options->wants_fault = options->wants_restore = options->wants_dirty = true;
+		options->wants_fault = options->wants_restore = options->wants_dirty =
+			options->wants_snapshot = true;
 	if (!options->ufdd || !options->folder)
 		usage();
 }
@@ -104,6 +107,8 @@ static void choose_rows(const struct options *options, bool has_two_cpus, struct
 		groups_restore(&all, options->is_quick);
 	if (options->wants_dirty)
 		groups_dirty(&all, options->is_quick);
+	if (options->wants_snapshot)
+		groups_snapshot(&all, options->is_quick);
 	ret->n = 0;
 	for (unsigned int i = 0; i < all.n; i++) {
 		const struct row *row = &all.rows[i];

@@ -96,12 +96,12 @@ uint64_t ram_filled_bytes(const struct ram *ram)
 
 void ram_verify(const struct ram *ram, const struct image *image, uint64_t page, const char *arm)
 {
-	uint64_t n_blocks = ram->page_bytes / IMAGE_BLOCK_BYTES;
+	uint64_t n_blocks = ram->page_bytes / BLOCK_BYTES;
 
 	for (uint64_t i = page * n_blocks; i < (page + 1) * n_blocks; i++)
-		if (!image_block_is_at(image, i, ram->at + i * IMAGE_BLOCK_BYTES)) {
+		if (!image_block_is_at(image, i, ram->at + i * BLOCK_BYTES)) {
 			errno = EBADMSG;
 			die("%s: WRONG BYTES at offset %#llx", arm,
-			    (unsigned long long)(i * IMAGE_BLOCK_BYTES));
+			    (unsigned long long)(i * BLOCK_BYTES));
 		}
 }

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "base/units.h"
+
 static const char *placement(const struct row *row)
 {
 	return row->is_same_cpu ? "same CPU" : "other CPU";
@@ -16,6 +18,16 @@ static const char *human(double ns, char *buffer, size_t n_buffer)
 		snprintf(buffer, n_buffer, "%.2f us", ns / 1e3);
 	else
 		snprintf(buffer, n_buffer, "%.1f ms", ns / 1e6);
+	return buffer;
+}
+
+/* What an arm came to. */
+static const char *figure(const struct row *row, double ns, char *buffer, size_t n_buffer)
+{
+	if (!row->moved_bytes)
+		return human(ns, buffer, n_buffer);
+	snprintf(buffer, n_buffer, "%.0f MiB/s",
+		 (double)row->moved_bytes / (double)MIB * NSEC_PER_SEC / ns);
 	return buffer;
 }
 
@@ -49,8 +61,8 @@ void report_row(FILE *to, const struct row *row, const struct result *result)
 			 row->is_at_least ? ">=" : "<=", row->target);
 	fprintf(to, "%-8s %-50s %-9s %6.2f %15s  %-6s %-6s %10s %10s %9s  %2.0f %%\n", row->group,
 		row->name, placement(row), result->ratio, range, target, verdict(row, result),
-		human(result->above_ns, above, sizeof(above)),
-		human(result->below_ns, below, sizeof(below)),
+		figure(row, result->above_ns, above, sizeof(above)),
+		figure(row, result->below_ns, below, sizeof(below)),
 		human(result->floor_ns, floor, sizeof(floor)), result->load_of_others * 100);
 	fflush(to);
 }

@@ -23,6 +23,7 @@ struct row {
 	double target;	  /* 0: none */
 	double gate;	  /* a generous form of it; 0: none */
 	enum row_floor floor;
+	uint64_t moved_bytes;	 /* both arms are told as bytes a second; 0: as times */
 	struct arm above, below; /* the ratio is above / below */
 };
 

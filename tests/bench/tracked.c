@@ -15,9 +15,8 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/units.h"
-#include "kernel/features.h"
+#include "engine.h"
 #include "kernel/pagemap.h"
-#include "kernel/pidfd.h"
 #include "kernel/uffd.h"
 #include "machine.h"
 
@@ -36,22 +35,12 @@ struct tracked {
 	int stop; /* eventfd */
 	pthread_t handler;
 	struct page_region *vector;
-	/* the engine */
-	struct ufd_pager *pager;
-	struct ufd_pager_guest *guest;
+	struct engine engine;
 };
 
 static struct hva_range all_of(const struct tracked *tracked)
 {
 	return (struct hva_range){ { (uintptr_t)tracked->ram.at }, tracked->ram.length_bytes };
-}
-
-static void must(int r, const char *what)
-{
-	if (r == 0)
-		return;
-	errno = r < 0 ? -r : 0;
-	die("cannot %s", what);
 }
 
 /* ---- the barest calls ---- */
@@ -149,51 +138,13 @@ static void stop_raw(struct tracked *tracked)
 	free(tracked->vector);
 }
 
-/* ---- the engine ---- */
-
-static void start_engine(struct tracked *tracked)
-{
-	UFD_OPTS(ufd_pager_guest_opts, opts, .populated = UFD_POPULATED_KEEP,
-		 .other_mappers = UFD_OTHERS_IGNORE, .cpu = 1 + (uint32_t)tracked->cpu,
-		 .track = tracked->arm->is_sync ? UFD_TRACK_WP : UFD_TRACK_SCAN);
-	UFD_OPTS(ufd_pager_memory_opts, memory, .name = "ram", .length = tracked->ram.length_bytes,
-		 .page_bytes = tracked->ram.page_bytes,
-		 .backing = tracked->ram.backing < 0 ? -1 : tracked->ram.backing,
-		 .kind = tracked->ram.kind == RAM_ANON	  ? UFD_MEMORY_ANON
-			 : tracked->ram.kind == RAM_SHMEM ? UFD_MEMORY_SHMEM
-							  : UFD_MEMORY_HUGETLB);
-	_cleanup_(closep) int pidfd = -EBADF;
-	uint32_t mapper, id;
-
-	must(pidfd_open_pid(&pidfd, getpid()), "open a pidfd");
-	must(ufd_pager_new(&tracked->pager, NULL), "make an engine");
-	must(ufd_pager_guest_new(tracked->pager, &tracked->guest, "bench", &opts), "make a guest");
-	must(ufd_pager_guest_add_mapper(tracked->guest, tracked->uffd, pidfd, -1, &mapper),
-	     "add a mapper");
-	must(ufd_source_open(&memory.source, "zero", -1, NULL), "open a source");
-	must(ufd_pager_guest_add_memory(tracked->guest, &memory, &id), "add a memory");
-	ufd_source_unref(memory.source);
-	must(ufd_pager_guest_add_mapping(tracked->guest, mapper, id, (uintptr_t)tracked->ram.at,
-					 tracked->ram.length_bytes, 0, NULL),
-	     "add a mapping");
-	must(ufd_pager_guest_start(tracked->guest), "serve a guest");
-	must(ufd_pager_guest_dirty_start(tracked->guest, "bench"), "track");
-}
-
-static uint64_t read_epoch(const struct tracked *tracked)
-{
-	UFD_OPTS(ufd_dirty_epoch, epoch);
-
-	must(ufd_pager_guest_dirty_read(tracked->guest, "bench", UFD_DIRTY_LAST, &epoch),
-	     "read what is dirty");
-	return epoch.dirty_bytes;
-}
-
 /* ---- */
 
 static uint64_t harvest(const struct tracked *tracked)
 {
-	return tracked->guest ? read_epoch(tracked) : scan_all(tracked);
+	if (tracked->engine.guest)
+		return engine_read(&tracked->engine, ENGINE_CONSUMER, UFD_DIRTY_LAST, NULL);
+	return scan_all(tracked);
 }
 
 static void write_page(const struct tracked *tracked, uint64_t page)
@@ -254,12 +205,9 @@ double tracked_run(struct bench *bench, const struct arm *arm, int cpu)
 	ram_new(&tracked.ram, arm->kind, arm->length_bytes);
 	memset(tracked.ram.at, 1, arm->length_bytes);
 	bench_make_order(bench, arm, arm->length_bytes / tracked.ram.page_bytes);
-	must(uffd_open(&tracked.uffd,
-		       features_get()->may_syscall ? UFFD_WAY_SYSCALL : UFFD_WAY_DEVICE,
-		       features_wanted(arm->is_sync)),
-	     "make a userfaultfd");
+	tracked.uffd = engine_new_uffd(arm->is_sync);
 	if (arm->server == SERVER_ENGINE)
-		start_engine(&tracked);
+		engine_start(&tracked.engine, &tracked.ram, tracked.uffd, arm->is_sync, cpu);
 	else
 		start_raw(&tracked);
 
@@ -267,7 +215,7 @@ double tracked_run(struct bench *bench, const struct arm *arm, int cpu)
 					       : first_write_ns(bench, &tracked);
 
 	if (arm->server == SERVER_ENGINE)
-		ufd_pager_free(tracked.pager);
+		engine_stop(&tracked.engine);
 	else
 		stop_raw(&tracked);
 	closep(&tracked.uffd);
