@@ -152,19 +152,6 @@ int dirty_log_add_memory(struct dirty_log *log, struct memory *memory)
 	return r;
 }
 
-static bool has_file(const struct memory *memory)
-{
-	return !memory->is_forgotten &&
-	       (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB);
-}
-
-/* Another one in the same file. */
-static bool is_beside(const struct memory *other, const struct memory *memory)
-{
-	return other != memory && has_file(other) && other->device == memory->device &&
-	       other->inode == memory->inode;
-}
-
 void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory)
 {
 	for (uint32_t slot = 0; slot < MAX_CONSUMERS; slot++) {
@@ -178,12 +165,6 @@ void dirty_log_drop_memory(struct dirty_log *log, struct memory *memory)
 		memory->dirty.maps[slot].area_offset = area_offset;
 		memory_drop_maps(memory, log->guest->ledger, slot);
 	}
-	/* what was written here has moved the time of their file, too */
-	for (uint32_t i = 0; memory->backing >= 0 && i < log->guest->n_memories; i++)
-		if (is_beside(log->guest->memories[i], memory)) {
-			atomic_fetch_add(&log->guest->memories[i]->n_marked, memory->n_marked + 1);
-			break;
-		}
 	/* another memory may take the id */
 	log->looks[memory->id] = (struct file_look){};
 	log->settled_discards[memory->id] = 0;
@@ -213,24 +194,22 @@ static void count_uncertain(struct dirty_log *log, uint64_t bytes)
 	log->uncertain_bytes += bytes;
 }
 
+static bool has_file(const struct memory *memory)
+{
+	return !memory->is_forgotten &&
+	       (memory->kind == BACKING_SHMEM || memory->kind == BACKING_HUGETLB);
+}
+
 int dirty_log_look(const struct dirty_log *log, const struct memory *memory,
 		   struct file_look *ret_now, unsigned int *ret_changes)
 {
-	uint64_t n_marked = 0;
 	int r = 0;
 
 	*ret_changes = 0;
 	*ret_now = (struct file_look){};
-	if (!has_file(memory))
-		return 0;
-	/* before the file, as its own: its time moves for all that lie in it */
-	for (uint32_t i = 0; i < log->guest->n_memories; i++)
-		if (is_beside(log->guest->memories[i], memory))
-			n_marked += atomic_load_explicit(&log->guest->memories[i]->n_marked,
-							 memory_order_acquire);
-	r = file_look_take(memory, ret_now);
-	ret_now->n_marked += n_marked;
-	if (r == 0)
+	if (has_file(memory))
+		r = file_look_take(memory, ret_now);
+	if (r == 0 && has_file(memory))
 		*ret_changes = file_look_compare(memory, &log->looks[memory->id], ret_now);
 	return r;
 }

@@ -430,8 +430,9 @@ START_TEST(what_was_mapped_before_is_tracked)
 	dirty_expect_sum(&fixture, "a", 1);
 	dirty_expect_map(&fixture, "a", later, (uint64_t[]){ 2 }, 1);
 	child_poke(&fixture.child, half + 2, 2);
-	/* their file's time moves for both */
-	dirty_expect_sum(&fixture, "a", 1);
+	child_poke(&fixture.child, 4, 3); /* their file's time moves for both */
+	dirty_expect_sum(&fixture, "a", 2);
+	dirty_expect_map(&fixture, "a", fixture.memory, (uint64_t[]){ 4 }, 1);
 	dirty_expect_map(&fixture, "a", later, (uint64_t[]){ 2 }, 1);
 	ck_assert_uint_eq(child_peek(&fixture.child, half + 2), 2);
 	dirty_end(&fixture);
