@@ -1,47 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What tests of dirty tracking share: a daemon that can be killed, guests that take commands, results as TAP."""
-import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
-import time
+
+import children
+from children import die_with_parent, running, wait_until  # noqa: F401
+from tap import check, results, skip  # noqa: F401
 
 UFDD = UFDCTL = VMM = ""  # set by whoever imports this
 PAGE = 4096
 MIB = 8
 PAGES = MIB * 256
 
-results = []
-running = []
 folders = []
-
-
-def check(what, ok, detail=""):
-    results.append(bool(ok))
-    print(f"{'ok' if ok else 'not ok'} {len(results)} - {what}", flush=True)
-    if not ok:
-        print("# " + str(detail).strip().replace("\n", "\n# "), flush=True)
-
-
-def skip(what, why):
-    results.append(True)
-    print(f"ok {len(results)} - {what} # SKIP {why}", flush=True)
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 class World:
@@ -200,9 +174,6 @@ def is_exact(reply, told, written):
 
 
 def end_all():
-    for child in running:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+    children.end_all()
     for folder in folders:
         subprocess.run(["rm", "-rf", folder], check=False)

@@ -11,12 +11,16 @@ import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support"))
+from children import die_with_parent, end, end_all, running, wait_until
+from tap import check, finish
 
 UFDD, UFDCTL, DISK = (os.path.realpath(path) for path in sys.argv[1:4])
 ROUNDS = 50
@@ -25,44 +29,16 @@ PAGE = 4096
 MIB = 16
 DELAY_MS = 20
 
-results = []
-running = []
-
-
-def check(what, ok, detail=""):
-    results.append(bool(ok))
-    print(f"{'ok' if ok else 'not ok'} {len(results)} - {what}", flush=True)
-    if not ok:
-        print("# " + str(detail).strip().replace("\n", "\n# "), flush=True)
-
 
 def skip_all(why):
     print(f"1..0 # SKIP {why}", flush=True)
     sys.exit(0)
 
 
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def start(*words, **options):
     process = subprocess.Popen(words, preexec_fn=die_with_parent, **options)
     running.append(process)
     return process
-
-
-def end(process):
-    process.kill()
-    process.wait()
 
 
 class Disk:
@@ -205,12 +181,9 @@ def main():
     try:
         run_in(folder)
     finally:
-        for process in running:
-            if process.poll() is None:
-                end(process)
+        end_all()
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"1..{len(results)}")
-    sys.exit(0 if all(results) else 1)
+    finish()
 
 
 main()

@@ -4,48 +4,22 @@
 
 Arguments: ufdd, ufdctl, toy-vmm. Guests compare every byte themselves; processes are ended by pid.
 """
-import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support"))
+from children import die_with_parent, end, end_all, running, wait_until
+from tap import check, finish
+
 UFDD, UFDCTL, TOY = (os.path.realpath(path) for path in sys.argv[1:4])
 MIB = 8
 PAGE = 4096
-
-results = []
-running = []
-
-
-def check(what, ok, detail=""):
-    results.append(bool(ok))
-    print(f"{'ok' if ok else 'not ok'} {len(results)} - {what}", flush=True)
-    if not ok:
-        print("# " + str(detail).strip().replace("\n", "\n# "), flush=True)
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def end(process):
-    if process.poll() is None:
-        process.kill()
-        process.wait()
 
 
 class World:
@@ -311,11 +285,9 @@ def main():
             refusals(world)
             broken(world)
         finally:
-            for process in reversed(running):
-                end(process)
-    print(f"1..{len(results)}", flush=True)
-    return 0 if all(results) else 1
+            end_all()
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

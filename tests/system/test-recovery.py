@@ -16,39 +16,17 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../support"))
+from children import die_with_parent, end_all, running, wait_until
+from tap import check, finish, skip
+
 UFDD, TOY, MANY = (os.path.realpath(path) for path in sys.argv[1:4])
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 chance = random.Random(SEED)
 print(f"# SEED={SEED}", flush=True)
 
-results = []
-running = []
 folders = []
-
-
-def check(what, ok, detail=""):
-    results.append(bool(ok))
-    print(f"{'ok' if ok else 'not ok'} {len(results)} - {what}", flush=True)
-    if not ok:
-        print("# " + str(detail).strip().replace("\n", "\n# "), flush=True)
-
-
-def skip(what, why):
-    results.append(True)
-    print(f"ok {len(results)} - {what} # SKIP {why}", flush=True)
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 class World:
@@ -590,10 +568,6 @@ try:
         if len(sys.argv) <= 4 or case.__name__ in sys.argv[4:]:
             case()
 finally:
-    for child in running:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+    end_all()
     subprocess.run(["rm", "-rf", *folders], check=False)
-print(f"1..{len(results)}")
-sys.exit(0 if all(results) else 1)
+finish()
