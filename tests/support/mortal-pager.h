@@ -84,6 +84,31 @@ bool mortal_is_alive(struct mortal *mortal);
 
 /* An instruction that matters was reached: the process may end here. For wrapped functions. */
 void fate_point(void);
+
+/* A function of the engine, wrapped by the linker, with a point before it and one behind it. */
+#define FATE_WRAP(type, name, parameters, arguments) \
+	type __real_##name parameters;               \
+	type __wrap_##name parameters;               \
+	type __wrap_##name parameters                \
+	{                                            \
+		type result;                         \
+                                                     \
+		fate_point();                        \
+		result = __real_##name arguments;    \
+		fate_point();                        \
+		return result;                       \
+	}
+
+#define FATE_WRAP_VOID(name, parameters, arguments) \
+	void __real_##name parameters;              \
+	void __wrap_##name parameters;              \
+	void __wrap_##name parameters               \
+	{                                           \
+		fate_point();                       \
+		__real_##name arguments;            \
+		fate_point();                       \
+	}
+
 /* A REMOVE was read; bytes went in. */
 void fate_read(void);
 void fate_copied(void);

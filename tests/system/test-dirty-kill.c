@@ -30,47 +30,27 @@
 
 /* ---- what is wrapped ---- */
 
-#define WRAP(type, name, parameters, arguments)   \
-	type __real_##name parameters;            \
-	type __wrap_##name parameters;            \
-	type __wrap_##name parameters             \
-	{                                         \
-		type result;                      \
-                                                  \
-		fate_point();                     \
-		result = __real_##name arguments; \
-		fate_point();                     \
-		return result;                    \
-	}
-
-#define WRAP_VOID(name, parameters, arguments) \
-	void __real_##name parameters;         \
-	void __wrap_##name parameters;         \
-	void __wrap_##name parameters          \
-	{                                      \
-		fate_point();                  \
-		__real_##name arguments;       \
-		fate_point();                  \
-	}
-
-WRAP(int, uffd_register, (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
-     (fd, range, modes, ioctls))
-WRAP(int, uffd_write_protect, (int fd, struct hva_range range, bool protect), (fd, range, protect))
-WRAP(int, pagemap_scan,
-     (int fd, struct hva_range range, uint64_t categories, uint64_t flags,
-      struct page_region *vector, uint64_t n_vector, uint64_t *ret_n, struct hva *ret_walk_end),
-     (fd, range, categories, flags, vector, n_vector, ret_n, ret_walk_end))
-WRAP(int, ledger_put_record,
-     (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
-     (ledger, tag, id, data, n_bytes))
-WRAP_VOID(ledger_drop_record, (struct ledger * ledger, uint32_t tag, uint32_t id),
-	  (ledger, tag, id))
-WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
-	  (from, to, n_pages))
-WRAP(uint64_t, dirty_map_take,
-     (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
-     (from, to, n_pages, is_replacing))
-WRAP_VOID(dirty_maps_mark, (struct dirty_maps * maps, struct page_range pages), (maps, pages))
+FATE_WRAP(int, uffd_register,
+	  (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
+	  (fd, range, modes, ioctls))
+FATE_WRAP(int, uffd_write_protect, (int fd, struct hva_range range, bool protect),
+	  (fd, range, protect))
+FATE_WRAP(int, pagemap_scan,
+	  (int fd, struct hva_range range, uint64_t categories, uint64_t flags,
+	   struct page_region *vector, uint64_t n_vector, uint64_t *ret_n,
+	   struct hva *ret_walk_end),
+	  (fd, range, categories, flags, vector, n_vector, ret_n, ret_walk_end))
+FATE_WRAP(int, ledger_put_record,
+	  (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
+	  (ledger, tag, id, data, n_bytes))
+FATE_WRAP_VOID(ledger_drop_record, (struct ledger * ledger, uint32_t tag, uint32_t id),
+	       (ledger, tag, id))
+FATE_WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
+	       (from, to, n_pages))
+FATE_WRAP(uint64_t, dirty_map_take,
+	  (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
+	  (from, to, n_pages, is_replacing))
+FATE_WRAP_VOID(dirty_maps_mark, (struct dirty_maps * maps, struct page_range pages), (maps, pages))
 
 /* ---- in the pager ---- */
 

@@ -19,52 +19,34 @@
 
 /* ---- where it may end ---- */
 
-#define WRAP(type, name, parameters, arguments)   \
-	type __real_##name parameters;            \
-	type __wrap_##name parameters;            \
-	type __wrap_##name parameters             \
-	{                                         \
-		type result;                      \
-                                                  \
-		fate_point();                     \
-		result = __real_##name arguments; \
-		fate_point();                     \
-		return result;                    \
-	}
-
-#define WRAP_VOID(name, parameters, arguments) \
-	void __real_##name parameters;         \
-	void __wrap_##name parameters;         \
-	void __wrap_##name parameters          \
-	{                                      \
-		fate_point();                  \
-		__real_##name arguments;       \
-		fate_point();                  \
-	}
-
-WRAP(int, pagemap_scan,
-     (int fd, struct hva_range range, uint64_t categories, uint64_t flags,
-      struct page_region *vector, uint64_t n_vector, uint64_t *ret_n, struct hva *ret_walk_end),
-     (fd, range, categories, flags, vector, n_vector, ret_n, ret_walk_end))
-WRAP(int, uffd_write_protect, (int fd, struct hva_range range, bool protect), (fd, range, protect))
-WRAP(int, uffd_copy,
-     (int fd, struct hva to, const void *from, uint64_t length, unsigned int flags, uint64_t *done),
-     (fd, to, from, length, flags, done))
-WRAP(int, uffd_read, (int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n),
-     (fd, buffer, n_buffer, ret_n))
-WRAP(int, uffd_register, (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
-     (fd, range, modes, ioctls))
-WRAP(bool, page_states_move,
-     (struct page_states * states, uint64_t page, enum page_state from, enum page_state to),
-     (states, page, from, to))
-WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
-	  (from, to, n_pages))
-WRAP(uint64_t, dirty_map_take,
-     (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
-     (from, to, n_pages, is_replacing))
-WRAP(int, ledger_put_record,
-     (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
-     (ledger, tag, id, data, n_bytes))
+FATE_WRAP(int, pagemap_scan,
+	  (int fd, struct hva_range range, uint64_t categories, uint64_t flags,
+	   struct page_region *vector, uint64_t n_vector, uint64_t *ret_n,
+	   struct hva *ret_walk_end),
+	  (fd, range, categories, flags, vector, n_vector, ret_n, ret_walk_end))
+FATE_WRAP(int, uffd_write_protect, (int fd, struct hva_range range, bool protect),
+	  (fd, range, protect))
+FATE_WRAP(int, uffd_copy,
+	  (int fd, struct hva to, const void *from, uint64_t length, unsigned int flags,
+	   uint64_t *done),
+	  (fd, to, from, length, flags, done))
+FATE_WRAP(int, uffd_read,
+	  (int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n),
+	  (fd, buffer, n_buffer, ret_n))
+FATE_WRAP(int, uffd_register,
+	  (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
+	  (fd, range, modes, ioctls))
+FATE_WRAP(bool, page_states_move,
+	  (struct page_states * states, uint64_t page, enum page_state from, enum page_state to),
+	  (states, page, from, to))
+FATE_WRAP_VOID(dirty_map_move, (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages),
+	       (from, to, n_pages))
+FATE_WRAP(uint64_t, dirty_map_take,
+	  (_Atomic uint64_t *from, _Atomic uint64_t *to, uint64_t n_pages, bool is_replacing),
+	  (from, to, n_pages, is_replacing))
+FATE_WRAP(int, ledger_put_record,
+	  (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
+	  (ledger, tag, id, data, n_bytes))
 
 /* ---- */
 

@@ -27,37 +27,25 @@
 
 /* ---- what is wrapped ---- */
 
-#define WRAP(type, name, parameters, arguments)   \
-	type __real_##name parameters;            \
-	type __wrap_##name parameters;            \
-	type __wrap_##name parameters             \
-	{                                         \
-		type result;                      \
-                                                  \
-		fate_point();                     \
-		result = __real_##name arguments; \
-		fate_point();                     \
-		return result;                    \
-	}
-
-WRAP(int, uffd_zeropage, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
-     (fd, range, flags, done))
-WRAP(int, uffd_continue, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
-     (fd, range, flags, done))
-WRAP(int, uffd_wake, (int fd, struct hva_range range), (fd, range))
-WRAP(int, uffd_register, (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
-     (fd, range, modes, ioctls))
-WRAP(int, uffd_unregister, (int fd, struct hva_range range), (fd, range))
-WRAP(bool, page_states_move,
-     (struct page_states * states, uint64_t page, enum page_state from, enum page_state to),
-     (states, page, from, to))
-WRAP(uint64_t, page_states_move_all,
-     (struct page_states * states, struct page_range range, enum page_state from,
-      enum page_state to),
-     (states, range, from, to))
-WRAP(int, ledger_put_record,
-     (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
-     (ledger, tag, id, data, n_bytes))
+FATE_WRAP(int, uffd_zeropage, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
+	  (fd, range, flags, done))
+FATE_WRAP(int, uffd_continue, (int fd, struct hva_range range, unsigned int flags, uint64_t *done),
+	  (fd, range, flags, done))
+FATE_WRAP(int, uffd_wake, (int fd, struct hva_range range), (fd, range))
+FATE_WRAP(int, uffd_register,
+	  (int fd, struct hva_range range, unsigned int modes, uint64_t *ioctls),
+	  (fd, range, modes, ioctls))
+FATE_WRAP(int, uffd_unregister, (int fd, struct hva_range range), (fd, range))
+FATE_WRAP(bool, page_states_move,
+	  (struct page_states * states, uint64_t page, enum page_state from, enum page_state to),
+	  (states, page, from, to))
+FATE_WRAP(uint64_t, page_states_move_all,
+	  (struct page_states * states, struct page_range range, enum page_state from,
+	   enum page_state to),
+	  (states, range, from, to))
+FATE_WRAP(int, ledger_put_record,
+	  (struct ledger * ledger, uint32_t tag, uint32_t id, const void *data, size_t n_bytes),
+	  (ledger, tag, id, data, n_bytes))
 
 int __real_uffd_copy(int fd, struct hva to, const void *from, uint64_t length, unsigned int flags,
 		     uint64_t *done);
