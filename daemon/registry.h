@@ -60,12 +60,11 @@ struct registration {
 	char number[STORE_NUMBER_BYTES]; /* in the store; under the engine's lock */
 	pthread_mutex_t
 		dirty_lock; /* held by jobs: who reads what it wrote, and pauses it for that */
-	pthread_mutex_t
-		save_lock; /* held by jobs, before that: one save at a time, or the end of one that died */
-	json_t *mapper_warnings;  /* owned, under dirty_lock: who else mapped its memories */
-	uint64_t mappers_due_ns;  /* likewise; CLOCK_MONOTONIC: then it is looked again */
-	_Atomic bool owes_resume; /* it was paused, and may not have gone on */
-	bool is_resuming;	  /* the loop's: a job sees to that */
+	pthread_mutex_t save_lock; /* held by jobs, before that: one save at a time */
+	json_t *mapper_warnings;   /* owned, under dirty_lock: who else mapped its memories */
+	uint64_t mappers_due_ns;   /* likewise; CLOCK_MONOTONIC: then it is looked again */
+	_Atomic bool owes_resume;  /* it was paused, and may not have gone on */
+	bool is_resuming;	   /* the loop's: a job sees to that */
 	struct dirty_counters {
 		_Atomic uint64_t n_reads;
 		_Atomic uint64_t dirty_bytes;

@@ -11,8 +11,7 @@
 /* Part of the ledger's layout: never reused. Those below are of store/record.c. */
 enum tag {
 	TAG_SNAPSHOT = UFD_OWN_TAG + 8, /* ids from 0 on */
-	TAG_NAME =
-		PAGING_TAG_MEMORY, /* by the engine's number of the memory; dropped when that becomes another's */
+	TAG_NAME = PAGING_TAG_MEMORY,	/* by the engine's number of the memory */
 	TAG_SAVING = UFD_OWN_TAG + 10,
 };
 

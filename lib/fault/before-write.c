@@ -161,8 +161,9 @@ static bool claim(struct before_write *hook, uint32_t memory, uint64_t page)
 bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t page)
 {
 	/*
-	 * What was read may be the zeros behind a discard that the demand thread is just about to hear of. It then
-	 * finds the page unclaimed; with what it hears from now on it is too late. Pairs with before_write_listen().
+	 * What was read may be the zeros behind a discard that the demand thread is just
+	 * about to hear of. It then finds the page unclaimed; with what it hears from now
+	 * on it is too late. Pairs with before_write_listen().
 	 */
 	while (atomic_load_explicit(&hook->is_listening, memory_order_seq_cst))
 		sched_yield();
