@@ -25,8 +25,7 @@ struct image_end {
  * @digest: of the commit that is wanted, which may be an older one; NULL: the last
  *
  * Context: any; blocks. Return: 0, -ESPIPE (no regular file), -EBADMSG, -EPROTONOSUPPORT, -ESTALE
- * (no commit has
- * @digest), -errno.
+ * (no commit has @digest), -errno.
  */
 int image_end_find(int fd, const char *name, const uint8_t *digest, struct image_end *ret,
 		   const char **ret_error);
