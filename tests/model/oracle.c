@@ -93,6 +93,7 @@ void oracle_write(struct model_memory *memory, uint64_t page, uint64_t token)
 {
 	expect(memory, page, token);
 	memory->expected[page].is_touched = true;
+	memory->expected[page].is_strange = false;
 	memory->expected[page].n_changes++;
 }
 
@@ -121,9 +122,13 @@ void oracle_discard_takes(struct area *area, uint64_t page)
 	uint64_t at = area->first_page + page;
 
 	memory->expected[at].n_changes++;
-	/* it was touched anew between the word of the discard and this: the guest does not know itself */
-	if (engine_page_state(memory, at) == PAGE_PRESENT)
+	/*
+	 * it was touched anew between the word of the discard and this: the guest does not know itself; or
+	 * others had put it there, of which nobody was told either
+	 */
+	if (engine_page_state(memory, at) == PAGE_PRESENT || memory->expected[at].is_strange)
 		tracking_ignore(memory, at);
+	memory->expected[at].is_strange = false;
 }
 
 void oracle_discard_ends(struct area *area, uint64_t page, bool is_remove, bool has_happened)
@@ -190,6 +195,7 @@ void oracle_poked(struct model_memory *memory, uint64_t page, uint64_t token)
 	/* An absent page belongs to the source, whatever lies in the file. */
 	if (!is_to_come(memory, page)) {
 		expect(memory, page, token);
+		memory->expected[page].is_strange = true;
 		return;
 	}
 	oracle_trouble(memory, page, 1);

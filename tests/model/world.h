@@ -131,6 +131,7 @@ struct expected {
 	uint64_t n_changes;	 /* that a consumer must be told of */
 	bool is_unknown;	 /* the engine takes it for absent, and its owner has filled it */
 	bool is_touched;	 /* by anybody but the engine, ever */
+	bool is_strange;	 /* others wrote it last, and said nothing */
 	bool is_in_doubt;	 /* claimed by an engine that died: who made it cannot be told */
 	bool had_trouble;	 /* its bytes could not be had at some time: poison is right */
 };
