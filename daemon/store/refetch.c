@@ -154,7 +154,7 @@ int refetch_uffd(pid_t pid, int pidfd, uint64_t inode, int *remote_fd, int *ret_
 
 /* ---- one kind after the other ---- */
 
-/* One that ends has closed its files a moment before its pidfd tells. */
+/* One that ends has closed its files, and unmapped its memory, a moment before its pidfd tells. */
 static bool is_ending(int pidfd)
 {
 	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
@@ -266,7 +266,9 @@ static int fetch_backing(const struct ufd_handle_info *info, int *ret_fd)
 	if (r < 0)
 		return r;
 	r = open_mapped(info, ret_fd);
-	return r < 0 ? open_held(info, O_RDWR, ret_fd) : r;
+	if (r < 0)
+		r = open_held(info, O_RDWR, ret_fd);
+	return r == -ENOENT && is_ending(pidfd) ? -ESRCH : r;
 }
 
 static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
@@ -279,7 +281,9 @@ static int fetch_source(const struct ufd_handle_info *info, int *ret_fd)
 	    path[0] && open_file(AT_FDCWD, path, O_RDONLY, info, ret_fd) == 0)
 		return 0;
 	r = fetch_pidfd(info, &pidfd);
-	return r < 0 ? r : open_held(info, O_RDONLY, ret_fd);
+	if (r == 0)
+		r = open_held(info, O_RDONLY, ret_fd);
+	return r == -ENOENT && is_ending(pidfd) ? -ESRCH : r;
 }
 
 int refetch(void *userdata, struct ufd_pager_guest *guest, uint32_t kind, uint32_t id, int *ret_fd)

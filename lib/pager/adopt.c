@@ -8,6 +8,7 @@
 
 #include "base/files.h"
 #include "base/opts.h"
+#include "kernel/pidfd.h"
 #include "pager/adoption.h"
 #include "pager/track.h"
 
@@ -210,6 +211,15 @@ static int open_ledger(struct adoption *adoption, const struct ufd_pager *pager,
 	return 0;
 }
 
+/* While it was asked for what it had open, or mapped. */
+static bool has_ended_meanwhile(const struct guest *guest)
+{
+	for (uint32_t i = 0; i < guest->n_mappers; i++)
+		if (!guest->mappers[i].is_gone && pidfd_is_alive(guest->mappers[i].pidfd))
+			return false;
+	return guest->n_mappers > 0;
+}
+
 static int adopt_into(struct adoption *adoption, struct ufd_pager *pager, int ledger_fd)
 {
 	struct ufd_pager_guest *paged = adoption->paged;
@@ -225,7 +235,12 @@ static int adopt_into(struct adoption *adoption, struct ufd_pager *pager, int le
 	if (r < 0)
 		return r;
 	adoption->ledger = TAKE_PTR(ledger);
-	return adopt_all(adoption);
+	r = adopt_all(adoption);
+	if (r == -EBADF && has_ended_meanwhile(paged->guest)) {
+		adoption_report(adoption, "Every process of the guest has ended.");
+		r = -ESRCH;
+	}
+	return r;
 }
 
 EXPORT int ufd_pager_guest_adopt(struct ufd_pager *pager, struct ufd_pager_guest **ret, int ledger,

@@ -2,6 +2,8 @@
 /* Adoption: what was kept of a guest is whole, in part, changed, or another's. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -314,6 +316,32 @@ START_TEST(what_is_found_elsewhere_is_looked_at_as_closely)
 }
 END_TEST
 
+/* It ends while it is asked, and what it had mapped is gone already. */
+static int find_dying(void *userdata, struct ufd_pager_guest *guest, uint32_t kind, uint32_t id,
+		      int *ret_fd)
+{
+	struct left *left = userdata;
+	struct pollfd end = { .fd = left->child.pidfd, .events = POLLIN };
+
+	ck_assert_int_eq(pidfd_kill(left->child.pidfd, SIGKILL), 0);
+	ck_assert_int_eq(poll(&end, 1, 20000), 1);
+	return -ENOENT;
+}
+
+START_TEST(who_ends_while_he_is_asked_has_ended)
+{
+	struct left left;
+	int was_started;
+
+	leave_served(&left, CHILD_SHMEM);
+	left_lose(&left, UFD_HANDLE_BACKING, 0);
+	left.refetch = find_dying;
+	ck_assert_int_eq(left_adopt(&left, &was_started), -ESRCH);
+	ck_assert_ptr_nonnull(strstr(left.reports, "Every process of the guest has ended"));
+	left_done(&left);
+}
+END_TEST
+
 START_TEST(nothing_is_known_of_what_is_not_recorded)
 {
 	UFD_OPTS(ufd_handle_info, info);
@@ -363,6 +391,7 @@ int main(void)
 			UNIT_TABLE(a_handle_that_does_not_fit_is_reported_and_never_used, handles),
 			UNIT(all_handles_may_be_found_elsewhere),
 			UNIT(what_is_found_elsewhere_is_looked_at_as_closely),
+			UNIT(who_ends_while_he_is_asked_has_ended),
 			UNIT(nothing_is_known_of_what_is_not_recorded),
 			UNIT(a_name_is_there_once),
 			{},
