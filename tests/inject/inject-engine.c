@@ -449,12 +449,17 @@ static void wait_graduated(struct play *play)
 static void play_all(struct board *board, const struct board_plan *plan, const char *folder)
 {
 	struct play play = { .plan = plan, .ledger = -EBADF, .folder = folder };
+	struct ufd_source *nothing;
+	const char *sentence;
 
 	vmm_start(&play.vmm, hugepages_are_reserved());
 	/* a private mapping is tracked only if nobody writes into its file */
 	(void)fcntl(play.vmm.memories[VMM_PRIVATE].memfd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
 	for (unsigned int i = 0; i < VMM_MEMORIES; i++)
 		play.ids[i] = UINT32_MAX;
+	/* a thread's first sentence takes memory, which the thread keeps */
+	if (ufd_source_open(&nothing, "no such kind", -1, &sentence) != -EINVAL)
+		rounds_fail("a source of no kind is opened");
 	board_arm(board, plan);
 	build(&play);
 	if (!serve(&play))
@@ -499,7 +504,7 @@ static void play_files(struct board *board, int board_fd, const struct board_pla
 
 static const char *const unless[] = {
 	/* once a process, before a run begins */
-	"probe", "uffd_open", "uffd_handshake", "backing_create",
+	"probe", "uffd_open", "uffd_handshake", "backing_create", "of_thread", "sentence_make",
 	/* of pages that others touch, of policy poison, of block devices: system tests and the model */
 	"backing_find_data", "backing_write", "uffd_poison", "source_identify",
 	/* of sources that nobody can make again, and memories that are gone */
