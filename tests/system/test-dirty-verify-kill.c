@@ -129,7 +129,7 @@ START_TEST(no_kill_loses_a_page)
 
 	if (row->kind == CHILD_HUGETLB && !hugepages_are_reserved())
 		unit_skip("no huge pages of 2 MiB to be had");
-	verify_run(row, verify_n_rounds() / 3, (uint64_t)_i + 100, &verdict);
+	verify_run(row, verify_n_rounds() / 5, (uint64_t)_i + 100, &verdict);
 	if (verdict.refusal)
 		unit_skip("%s", verdict.refusal);
 	verdict_print(row, &verdict);
