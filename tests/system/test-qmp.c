@@ -296,7 +296,11 @@ START_TEST(a_save_that_fails_leaves_the_guest_running_and_nothing_behind)
 	qemu_start(&qemu, NULL);
 	snprintf(directory, sizeof(directory), "%s/saved", qemu.directory);
 	request = request_of(&qemu, directory);
+	qmp = connect_to(&qemu); /* QEMU listens before it makes its memory, and answers after */
+	assert_status(qmp, "running");
+	qmp = qmp_free(qmp);
 	memory = open(qemu.memory, O_WRONLY | O_CLOEXEC);
+	ck_assert_int_ge(memory, 0);
 	memset(bytes, 'x', sizeof(bytes));
 	ck_assert_int_eq(pwrite(memory, bytes, MIB, MEMORY_BYTES / 2), MIB);
 	signal(SIGXFSZ, SIG_IGN);
