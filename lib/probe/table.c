@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Every check, in the order in which they are tried and told. */
+#include "probe/table.h"
+
+#include <string.h>
+
+static const struct probe_family *const families[] = {};
+
+const struct probe_check *const *probe_checks(size_t *ret_n)
+{
+	static const struct probe_check *checks[256];
+	static size_t n_checks;
+
+	if (!n_checks)
+		for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+			for (size_t j = 0; j < families[i]->n_checks; j++)
+				checks[n_checks++] = &families[i]->checks[j];
+	*ret_n = n_checks;
+	return checks;
+}
+
+const struct probe_check *probe_find(const char *id)
+{
+	const struct probe_check *const *checks;
+	size_t n;
+
+	checks = probe_checks(&n);
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(checks[i]->id, id))
+			return checks[i];
+	return NULL;
+}

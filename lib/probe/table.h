@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The rows of the table lie beside their experiments, a family a file; table.c puts them in order. */
+#pragma once
+
+#include "probe/probe.h"
+
+/* Readable. */
+struct probe_family {
+	const struct probe_check *checks;
+	size_t n_checks;
+};
+
+#define PROBE_FAMILY(checks)                                 \
+	{                                                    \
+		checks, sizeof(checks) / sizeof((checks)[0]) \
+	}
