@@ -108,6 +108,9 @@ struct lab_thread *lab_start_read(struct probe_run *run, const void *at);
 struct lab_thread *lab_start_write(struct probe_run *run, void *at, uint8_t byte);
 /* Has it ended within @timeout_ms? */
 bool lab_ended(struct lab_thread *thread, int timeout_ms);
+/* What comes first: a message of its access (true; it is stuck), or its end without one. */
+bool lab_raised(struct probe_run *run, int uffd, struct lab_thread *thread,
+		struct uffd_msg *ret_message);
 /* It must end within two seconds, or the experiment breaks. */
 intptr_t lab_join(struct probe_run *run, struct lab_thread *thread);
 pid_t lab_thread_id(const struct lab_thread *thread);
