@@ -11,6 +11,7 @@
 #include "control/methods-guest.h"
 #include "dirty/pause.h"
 #include "dirty/tracking.h"
+#include "kernel/thread.h"
 #include "registry.h"
 
 /* One call, whatever it asks. */
@@ -114,8 +115,10 @@ static int start_run(struct job *job, void *data, struct refusal *refusal)
 {
 	_cleanup_(tracking_started_done) struct tracking_started started = {};
 	struct dirty_work *work = data;
-	int r = tracking_start(work->registration, &work->opts, &started, refusal);
+	int r;
 
+	(void)thread_set_nice(THREAD_BULK_NICE);
+	r = tracking_start(work->registration, &work->opts, &started, refusal);
 	if (r < 0)
 		return r;
 	work->reply = started_json(work->registration, &started);
@@ -156,9 +159,10 @@ static int read_run(struct job *job, void *data, struct refusal *refusal)
 {
 	_cleanup_(tracking_epoch_done) struct tracking_epoch epoch = {};
 	struct dirty_work *work = data;
-	int r = tracking_read(work->registration, work->consumer, work->acknowledge, &epoch,
-			      refusal);
+	int r;
 
+	(void)thread_set_nice(THREAD_BULK_NICE);
+	r = tracking_read(work->registration, work->consumer, work->acknowledge, &epoch, refusal);
 	if (r < 0)
 		return r;
 	return dirty_reply_new(&epoch, work->format, &work->reply, &work->fd, refusal);

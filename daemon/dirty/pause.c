@@ -12,6 +12,7 @@
 #include "driver/qmp.h"
 #include "job.h"
 #include "kernel/pidfd.h"
+#include "kernel/thread.h"
 #include "log-ids.h"
 #include "log.h"
 #include "refusal.h"
@@ -140,7 +141,8 @@ int pause_begin(struct pause *ret, struct registration *registration, const char
 		return r;
 	*ret = (struct pause){ .registration = registration,
 			       .qmp = TAKE_PTR(qmp),
-			       .since_ns = since_ns };
+			       .since_ns = since_ns,
+			       .nice = thread_set_nice(thread_process_nice()) };
 	return 0;
 }
 
@@ -153,6 +155,7 @@ bool pause_end(struct pause *pause, uint64_t *ret_paused_ns)
 	uint64_t paused_ns;
 
 	*ret_paused_ns = 0;
+	(void)thread_set_nice(pause->nice);
 	if (!pause->since_ns)
 		return true;
 	if (driver->ops->resume(driver, &why) < 0) {

@@ -29,6 +29,7 @@ struct pause {
 	struct registration *registration; /* borrowed */
 	struct qmp *qmp;		   /* owned */
 	uint64_t since_ns;		   /* CLOCK_MONOTONIC; 0: it stood still before */
+	int nice;			   /* of the thread, which gives way to nobody meanwhile */
 };
 
 /**

@@ -15,6 +15,7 @@
 #include "dirty/tracking.h"
 #include "image/image-reader.h"
 #include "job.h"
+#include "kernel/thread.h"
 #include "refusal.h"
 #include "registry.h"
 #include "snapshots/record.h"
@@ -445,6 +446,7 @@ int snapshot_save(const struct snapshot_request *request, struct snapshot_saved 
 {
 	int r;
 
+	(void)thread_set_nice(THREAD_BULK_NICE);
 	if (!request->guest)
 		return save(request, ret_saved, refusal);
 	r = lock_guest(request, refusal);

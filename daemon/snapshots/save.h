@@ -72,7 +72,7 @@ void snapshot_saved_done(struct snapshot_saved *saved);
  * Until manifest.json is there, which comes last, there is no snapshot. A failure leaves nothing
  * behind, the guest as it was found, and what it wrote untold to nobody.
  *
- * Context: job; blocks for seconds. Return: 0, or -ECANCELED with @refusal set
+ * Context: job, whose thread runs at THREAD_BULK_NICE from then on; blocks for seconds. Return: 0, or -ECANCELED with @refusal set
  * (io.ufd.guest.BadSnapshot for the directory, DriverFailed for the VMM, WrongParent, PauseTooLong;
  * errors of io.ufd.dirty).
  */

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "driver/qmp.h"
 #include "job.h"
+#include "kernel/thread.h"
 #include "refusal.h"
 #include "registry.h"
 
@@ -362,6 +363,8 @@ int saving_paused(struct saving *saving)
 	r = still_begin(saving, &still);
 	if (r < 0)
 		return r;
+	/* it takes as long as the guest is large: other guests' faults are answered meanwhile */
+	(void)thread_set_nice(THREAD_BULK_NICE);
 	r = copy_still(saving, &still, copy);
 	resumed = still_end(saving, &still, r < 0);
 	return r ? r : resumed;

@@ -8,17 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "kernel/thread.h"
 #include "pager/track.h"
 
 #define WATCH_MS   1000
 #define MAX_PIDS   16
 #define MAX_CHORES 8
-#define BULK_NICE  19
 #define BUSY_NS	   (5 * NSEC_PER_MSEC)
 
 bool bulk_wait_change(struct ufd_pager *pager, uint64_t until_ns)
@@ -228,7 +227,7 @@ static void *bulk_main(void *userdata)
 	struct ufd_pager *pager = userdata;
 	uint64_t watched_ns = clock_now_ns(), look_at_ns = 0;
 
-	(void)setpriority(PRIO_PROCESS, 0, BULK_NICE); /* of this thread */
+	(void)thread_set_nice(THREAD_BULK_NICE);
 	(void)pthread_setname_np(pthread_self(), "ufd-bulk");
 	while (!atomic_load(&pager->must_stop)) {
 		struct pollfd wait = { .fd = pager->chore_fd, .events = POLLIN };

@@ -17,6 +17,7 @@
 #include "engine.h"
 #include "fault/before-write.h"
 #include "image/image-writer.h"
+#include "kernel/thread.h"
 #include "machine.h"
 #include "pager/hold.h"
 #include "pager/view.h"
@@ -271,8 +272,10 @@ static uint64_t hold(struct saved *saved)
 static void copy_held(struct saved *saved)
 {
 	struct before_write_stats stats;
+	int nice = thread_set_nice(THREAD_BULK_NICE); /* as ufdd's does */
 
 	copy_all(saved);
+	(void)thread_set_nice(nice);
 	must(pager_before_write_set(saved->engine.guest, NULL), "let writes go");
 	(void)on_piece(saved);
 	before_write_stats(saved->hook, &stats);

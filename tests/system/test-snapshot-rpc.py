@@ -46,6 +46,38 @@ def differing(world, one, other):
     return json.loads(done.stdout)["differ_bytes"] if done.stdout else done.stderr
 
 
+def job_nices(world):
+    """How the threads of jobs are scheduled: those that have the daemon's name, but for its first one."""
+    found = []
+    for task in os.listdir(f"/proc/{world.daemon.pid}/task"):
+        with open(f"/proc/{world.daemon.pid}/task/{task}/stat", encoding="ascii") as file:
+            name, rest = file.read().rsplit(")", 1)
+        if int(task) != world.daemon.pid and name.endswith("(ufdd"):
+            found.append(int(rest.split()[16]))
+    return found
+
+
+def held_at(world, guest, command, name, **parameters):
+    """How the thread of a save is scheduled while this command is not answered."""
+    guest.ask("mute", command)
+    client = ask(world, name, **parameters)
+    is_there = wait_until(lambda: guest.ask("asked") == command)
+    nices = job_nices(world)
+    guest.ask("speak")
+    return is_there and "error" not in world.hear(client)[0] and nices
+
+
+def gives_way(world, guest):
+    usual = os.getpriority(os.PRIO_PROCESS, world.daemon.pid)
+    nices = held_at(world, guest, "query-cpus-fast", "slow", live=True)
+    check("whoever copies gives way to those that answer faults", nices == [19], nices)
+    nices = held_at(world, guest, "migrate", "urgent", live=True)
+    check("but not while the guest of a live save stands still", nices == [usual], nices)
+    nices = held_at(world, guest, "cont", "patient")
+    check("a paused save copies whole memories, and gives way to other guests", nices == [19], nices)
+    guest.ask("log")
+
+
 def read_meanwhile(world, guest):
     """What somebody else reads, and acknowledges, between the look at a consumer and its read."""
     guest.ask("mute", "query-cpus-fast")
@@ -107,6 +139,7 @@ def main():
               and guest.ask("log") == "stop cont running", full)
         read_meanwhile(world, guest)
         at_once(world, guest)
+        gives_way(world, guest)
     guest.end()
     world.end()
 
