@@ -30,13 +30,28 @@
 #endif
 
 #ifndef UFFDIO_POISON /* 6.6 */
-#define _UFFDIO_POISON 0x08
+#define _UFFDIO_POISON		    0x08
+#define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
 struct uffdio_poison {
 	struct uffdio_range range;
 	__u64 mode;
 	__s64 updated;
 };
 #define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
+#endif
+
+#ifndef UFFDIO_MOVE /* 6.8 */
+#define _UFFDIO_MOVE			 0x05
+#define UFFDIO_MOVE_MODE_DONTWAKE	 ((__u64)1 << 0)
+#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#define UFFDIO_MOVE _IOWR(UFFDIO, _UFFDIO_MOVE, struct uffdio_move)
 #endif
 
 #ifndef PAGEMAP_SCAN /* 6.7 */

@@ -44,7 +44,10 @@ struct lab_memory {
 	int fd;		   /* of the file behind it; -EBADF if there is none */
 };
 
-/* Unpopulated memory of @n_pages of its own page size (at most 8 huge ones, 16 MiB else). */
+/*
+ * Unpopulated memory of @n_pages of its own page size (at most 8 huge ones, 16 MiB else), between
+ * inaccessible ranges that are nobody's.
+ */
 struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_t n_pages);
 
 /* Page @i of it. */
@@ -149,5 +152,8 @@ int64_t lab_scan_raw(struct probe_run *run, struct pm_scan_arg *scan);
 /* Swap @length_bytes out, and prove it; skips if the host has no swap or the kernel would not. */
 void lab_swap_out(struct probe_run *run, void *at, size_t length_bytes);
 
-/* A child of fork() that runs @work and exits with its result; the result is waited for. */
+/*
+ * A child of fork() that runs @work and exits with its result, which is waited for. Return: the exit
+ * status, 0 to 255, or minus the signal that it died of.
+ */
 int lab_fork(struct probe_run *run, int (*work)(void *argument), void *argument);
