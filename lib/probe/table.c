@@ -30,3 +30,26 @@ const struct probe_check *probe_find(const char *id)
 			return checks[i];
 	return NULL;
 }
+
+const char *probe_group_name(enum probe_group group)
+{
+	static const char *const names[] = {
+		[PROBE_HOST] = "host",	   [PROBE_TRACKABLE] = "trackable",
+		[PROBE_FILL] = "fill",	   [PROBE_CONTINUE] = "continue",
+		[PROBE_ACCESS] = "access", [PROBE_MAPPER] = "mapper",
+		[PROBE_ZAP] = "zap",	   [PROBE_SCAN] = "scan",
+		[PROBE_EVENT] = "event",   [PROBE_URING] = "uring",
+	};
+
+	return names[group];
+}
+
+const char *probe_result_name(enum probe_result result)
+{
+	static const char *const names[] = {
+		[PROBE_OK] = "ok",	   [PROBE_DIFFERS] = "differs", [PROBE_MISSING] = "missing",
+		[PROBE_FAILED] = "failed", [PROBE_SKIPPED] = "skipped",
+	};
+
+	return names[result];
+}
