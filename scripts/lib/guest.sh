@@ -25,26 +25,13 @@ guest_prepare() {
 			image=$(packages_kernel_image)
 		fi
 		[ -n "$image" ] || { echo "apt knows no linux-image-cloud-amd64: apt-get update" >&2; return 1; }
-		guest_unpack_kernel "$directory" "$image" || return 1
+		packages_unpack_kernel "$directory" "$image" || return 1
 		GUEST_KERNEL=$(echo "$directory"/vmlinuz-*)
 	fi
 
 	GUEST_INITRD=$directory/initrd
 	cp "$BUILD/tests/support/guest-init" "$directory/init" &&
 		(cd "$directory" && echo init | cpio --quiet -o -H newc >initrd.new && mv initrd.new initrd)
-}
-
-guest_unpack_kernel() {
-	local directory=$1 image=$2
-
-	echo "Fetching the guest's kernel: $image" >&2
-	rm -rf "$directory/package" && mkdir "$directory/package" || return 1
-	(cd "$directory/package" && apt-get -q -o APT::Sandbox::User=root download "$image" >log 2>&1 &&
-		dpkg-deb -x "$image"_*.deb . && mv boot/vmlinuz-* ..) || {
-		cat "$directory/package/log" >&2
-		return 1
-	}
-	rm -rf "$directory/package"
 }
 
 # guest_start NAME MEMORY [OPTION...]: a QEMU; MEMORY is `memfd` or the path of a file to have as memory.

@@ -60,3 +60,18 @@ packages_kernel_image() {
 	apt-cache depends linux-image-cloud-amd64 2>/dev/null |
 		sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1
 }
+
+# packages_unpack_kernel FOLDER IMAGE: the package's kernel as FOLDER/vmlinuz-RELEASE, and its modules
+# in FOLDER/modules-RELEASE.
+packages_unpack_kernel() {
+	_release=${2#linux-image-}
+	echo "Fetching a kernel: $2" >&2
+	rm -rf "$1/package" "$1/modules-$_release" && mkdir "$1/package" || return 1
+	(cd "$1/package" && apt-get -q -o APT::Sandbox::User=root download "$2" >log 2>&1 &&
+		dpkg-deb -x "$2"_*.deb . && mv "lib/modules/$_release/kernel" "../modules-$_release" &&
+		mv "boot/vmlinuz-$_release" ..) || {
+		cat "$1/package/log" >&2
+		return 1
+	}
+	rm -rf "$1/package"
+}
