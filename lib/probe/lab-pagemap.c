@@ -7,17 +7,12 @@
  */
 #include "probe/lab.h"
 
-#include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "kernel/features.h"
 #include "kernel/pagemap.h"
-
-#define N_SWAP_TRIES 50
 
 static int open_own(struct probe_run *run)
 {
@@ -108,41 +103,4 @@ int64_t lab_scan(struct probe_run *run, const void *at, size_t length_bytes, uin
 		scan.start = scan.walk_end;
 	}
 	return n_pages;
-}
-
-/* Of private memory the page table says it; of a file, the page cache does. */
-static size_t count_resident(struct probe_run *run, uint8_t *at, size_t length_bytes)
-{
-	size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE), n = 0;
-
-	for (size_t i = 0; i < length_bytes; i += page_bytes) {
-		unsigned char is_cached = 0;
-
-		probe_must(run, mincore(at + i, page_bytes, &is_cached) == 0, "mincore()");
-		n += lab_is_present(run, at + i) || is_cached & 1;
-	}
-	return n;
-}
-
-/*
- * A page that another CPU still holds in a batch of its own, or that is being written, stays at the
- * first try; each try takes a moment of ours to let that end.
- */
-void lab_swap_out(struct probe_run *run, void *at, size_t length_bytes)
-{
-	struct sysinfo host;
-	size_t n_left;
-
-	probe_must(run, sysinfo(&host) == 0, "sysinfo()");
-	if (host.freeswap == 0)
-		probe_skip(run, host.totalswap ? "no swap is free" : "the host has no swap");
-	for (int i = 0; i < N_SWAP_TRIES; i++) {
-		if (madvise(at, length_bytes, MADV_PAGEOUT) < 0)
-			probe_skip(run, "MADV_PAGEOUT is refused: %s", strerror(errno));
-		n_left = count_resident(run, at, length_bytes);
-		if (!n_left)
-			return;
-		poll(NULL, 0, 2);
-	}
-	probe_skip(run, "the kernel kept %zu pages that it was to swap out", n_left);
 }

@@ -148,16 +148,19 @@ static void answer_fault(struct server *server, const struct uffd_msg *message)
 	unsigned int *count = &server->faults.n_missing;
 	int r;
 
-	if (flags & UFFD_PAGEFAULT_FLAG_WP) {
+	/* before whoever waits can go on, and look at it */
+	if (flags & UFFD_PAGEFAULT_FLAG_WP)
 		count = &server->faults.n_wp;
-		r = lab_protect(server->uffd, lab_page(memory, i), memory->page_bytes, 0);
-	} else if (flags & UFFD_PAGEFAULT_FLAG_MINOR) {
+	else if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
 		count = &server->faults.n_minor;
-		r = lab_continue(server->uffd, lab_page(memory, i), memory->page_bytes, 0, NULL);
-	} else {
-		r = lab_copy_byte(server->uffd, memory, i, server->byte, 0);
-	}
 	__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+
+	if (count == &server->faults.n_wp)
+		r = lab_protect(server->uffd, lab_page(memory, i), memory->page_bytes, 0);
+	else if (count == &server->faults.n_minor)
+		r = lab_continue(server->uffd, lab_page(memory, i), memory->page_bytes, 0, NULL);
+	else
+		r = lab_copy_byte(server->uffd, memory, i, server->byte, 0);
 	if (r < 0)
 		lab_wake(server->uffd, lab_page(memory, i), memory->page_bytes);
 }
@@ -192,6 +195,7 @@ static __thread int signal_code;
 
 static void jump_back(int number, siginfo_t *info, void *context)
 {
+	(void)context;
 	signal_code = info->si_code;
 	siglongjmp(back, number);
 }
