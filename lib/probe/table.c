@@ -4,7 +4,10 @@
 
 #include <string.h>
 
-static const struct probe_family *const families[] = {};
+static const struct probe_family *const families[] = {
+	&probe_family_continue,
+	&probe_family_continue_kept,
+};
 
 const struct probe_check *const *probe_checks(size_t *ret_n)
 {

@@ -14,3 +14,5 @@ struct probe_family {
 	{                                                    \
 		checks, sizeof(checks) / sizeof((checks)[0]) \
 	}
+
+extern const struct probe_family probe_family_continue, probe_family_continue_kept;
