@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct probe_family *const families[] = {
+	&probe_family_trackable,
 	&probe_family_continue,
 	&probe_family_continue_kept,
 };

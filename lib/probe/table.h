@@ -10,6 +10,8 @@ struct probe_family {
 	size_t n_checks;
 };
 
+extern const struct probe_family probe_family_trackable;
+
 #define PROBE_FAMILY(checks)                                 \
 	{                                                    \
 		checks, sizeof(checks) / sizeof((checks)[0]) \
