@@ -79,11 +79,27 @@ static int empty_ring(struct held *held)
 	return 0;
 }
 
-static bool on_claim(void *userdata, uint32_t number, uint64_t page)
+static bool claim_zero(struct held *held, uint32_t number, uint64_t page)
+{
+	const struct snapshot_input *input = find_input(held->saving, number);
+	int r = input ? view_judge_zero(&input->view, page) : VIEW_ZERO_ALWAYS;
+
+	bool counts;
+
+	if (r == VIEW_ZERO_OR_HOLE)
+		return before_write_claim_zero(held->hook, number, page);
+	counts = before_write_claim(held->hook, number, page);
+	if (counts && r != VIEW_ZERO_ALWAYS)
+		before_write_found_hole(held->hook);
+	return counts;
+}
+
+static bool on_claim(void *userdata, uint32_t number, uint64_t page, bool is_zero)
 {
 	struct held *held = userdata;
 
-	return before_write_claim(held->hook, number, page);
+	return is_zero ? claim_zero(held, number, page)
+		       : before_write_claim(held->hook, number, page);
 }
 
 static int on_piece(void *userdata)

@@ -25,6 +25,7 @@ struct before_write {
 	uint32_t n_memories;
 	uint64_t n_pages[MAX_MEMORIES];
 	_Atomic uint64_t *claims[MAX_MEMORIES]; /* owned; a bit a page */
+	_Atomic uint64_t *zeros[MAX_MEMORIES];	/* owned; likewise: bulk read zero */
 	int memory_fds[MAX_MAPPERS];		/* owned, or -EBADF: /proc/PID/mem */
 
 	/* the ring: demand adds, bulk removes */
@@ -109,7 +110,9 @@ int before_write_new(struct before_write **ret, const struct guest *guest, uint6
 		hook->n_pages[i] = memory_n_pages(guest->memories[i]);
 		hook->claims[i] = calloc(dirty_map_words(hook->n_pages[i]),
 					 sizeof(hook->claims[i][0]));
-		if (!hook->claims[i])
+		hook->zeros[i] = calloc(dirty_map_words(hook->n_pages[i]),
+					sizeof(hook->zeros[i][0]));
+		if (!hook->claims[i] || !hook->zeros[i])
 			return -ENOMEM;
 	}
 	*ret = TAKE_PTR(hook);
@@ -120,8 +123,10 @@ struct before_write *before_write_free(struct before_write *hook)
 {
 	if (!hook)
 		return NULL;
-	for (uint32_t i = 0; i < MAX_MEMORIES; i++)
+	for (uint32_t i = 0; i < MAX_MEMORIES; i++) {
 		free((void *)hook->claims[i]);
+		free((void *)hook->zeros[i]);
+	}
 	for (unsigned int i = 0; i < MAX_MAPPERS; i++)
 		closep(&hook->memory_fds[i]);
 	free(hook->places);
@@ -168,6 +173,20 @@ bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t pag
 	while (atomic_load_explicit(&hook->is_listening, memory_order_seq_cst))
 		sched_yield();
 	return claim(hook, memory, page);
+}
+
+bool before_write_claim_zero(struct before_write *hook, uint32_t memory, uint64_t page)
+{
+	/* first: a discard that finds it claimed looks here. Pairs with before_write_lose() */
+	if (is_known(hook, memory, page))
+		atomic_fetch_or_explicit(&hook->zeros[memory][page / 64], UINT64_C(1) << page % 64,
+					 memory_order_release);
+	return before_write_claim(hook, memory, page);
+}
+
+void before_write_found_hole(struct before_write *hook)
+{
+	atomic_fetch_add_explicit(&hook->n_lost, 1, memory_order_relaxed);
 }
 
 bool before_write_is_claimed(const struct before_write *hook, uint32_t memory, uint64_t page)
@@ -299,6 +318,17 @@ void before_write_listen(struct demand *demand, bool is_listening)
 				      memory_order_seq_cst);
 }
 
+/* Nobody has saved it, or who has may have read the hole behind a discard. */
+static bool is_in_doubt(const struct before_write *hook, uint32_t memory, uint64_t page)
+{
+	if (!before_write_is_claimed(hook, memory, page))
+		return true;
+	return is_known(hook, memory, page) &&
+	       atomic_load_explicit(&hook->zeros[memory][page / 64], memory_order_acquire) >>
+			       page % 64 &
+		       1;
+}
+
 void before_write_lose(struct demand *demand, const struct memory *memory, struct page_range pages)
 {
 	struct before_write *hook = demand->before_write;
@@ -306,9 +336,9 @@ void before_write_lose(struct demand *demand, const struct memory *memory, struc
 	if (!hook)
 		return;
 	for (uint64_t page = pages.first; page < pages.first + pages.count; page++)
-		if (!before_write_is_claimed(hook, memory->id, page) &&
+		if (is_in_doubt(hook, memory->id, page) &&
 		    page_states_get(&memory->states, page) != PAGE_REMOVED)
-			count_add(&hook->n_lost, 1);
+			atomic_fetch_add_explicit(&hook->n_lost, 1, memory_order_relaxed);
 }
 
 void before_write_run(struct demand *demand)

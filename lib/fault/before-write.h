@@ -24,6 +24,10 @@
  * not whole then. A claim of the bulk side waits while the demand thread reads events: the kernel lets a discard go on
  * as soon as it was read.
  *
+ * A hole that is punched into the file goes before the word of it (QEMU's balloon punches, and then has the
+ * mapping discarded, which the kernel tells). So a page that bulk read as zero, and that is told to be discarded
+ * afterwards, may have been one: it is lost, too.
+ *
  * After a crash there is no hook: the successor un-protects what is written, as its tracker does.
  */
 #pragma once
@@ -49,8 +53,8 @@ struct saved_page {
 struct before_write_stats {
 	uint64_t n_copied; /* by the demand thread */
 	uint64_t n_waits;  /* writes that found the ring full */
-	uint64_t n_lost;   /* pages that were destroyed before anybody saved them */
-	int error; /* positive errno: a copy could not be made, and its write went on; or 0 */
+	uint64_t n_lost; /* pages that were destroyed before anybody saved them, or may have been */
+	int error;	 /* positive errno: a copy could not be made, and its write went on; or 0 */
 };
 
 /**
@@ -80,6 +84,12 @@ int before_write_set(struct demand *demand, struct before_write *hook);
  * no saving (then its first write does not wait). @memory: id. Context: bulk.
  */
 bool before_write_claim(struct before_write *hook, uint32_t memory, uint64_t page);
+/*
+ * Likewise, of a page of a file that read zero: a hole may do so that was punched after the moment.
+ */
+bool before_write_claim_zero(struct before_write *hook, uint32_t memory, uint64_t page);
+/* A page was found to be such a hole. */
+void before_write_found_hole(struct before_write *hook);
 bool before_write_is_claimed(const struct before_write *hook, uint32_t memory, uint64_t page);
 
 /*

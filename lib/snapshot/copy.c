@@ -79,9 +79,18 @@ static int piece_of(struct copy *copy, const struct memory_view *view, uint64_t 
 	return 0;
 }
 
+static bool claim(const struct copy *copy, const struct memory_view *view, uint64_t page,
+		  const char *bytes)
+{
+	bool is_zero = !bytes || (!bytes[0] && memcmp(bytes, bytes + 1, view->page_bytes - 1) == 0);
+
+	return copy->opts.claim(copy->opts.userdata, view->number, page - view->states_first,
+				is_zero);
+}
+
 /* How many of these pages, from the first on, count alike. */
 static uint64_t claim_run(const struct copy *copy, const struct memory_view *view,
-			  struct page_range pages, bool *ret_counts)
+			  struct page_range pages, const char *bytes, bool *ret_counts)
 {
 	uint64_t n = 1;
 
@@ -89,11 +98,9 @@ static uint64_t claim_run(const struct copy *copy, const struct memory_view *vie
 		*ret_counts = true;
 		return pages.count;
 	}
-	*ret_counts = copy->opts.claim(copy->opts.userdata, view->number,
-				       pages.first - view->states_first);
+	*ret_counts = claim(copy, view, pages.first, bytes);
 	while (*ret_counts && n < pages.count &&
-	       copy->opts.claim(copy->opts.userdata, view->number,
-				pages.first + n - view->states_first))
+	       claim(copy, view, pages.first + n, bytes ? bytes + n * view->page_bytes : NULL))
 		n++;
 	/* one that was asked for in vain ends the run, and is not asked for again */
 	return n;
@@ -118,7 +125,7 @@ static int put(struct copy *copy, const struct copy_target *target, struct page_
 
 	while (pages.count > 0) {
 		bool counts;
-		uint64_t n = claim_run(copy, view, pages, &counts);
+		uint64_t n = claim_run(copy, view, pages, bytes, &counts);
 		struct page_range run = { pages.first, n };
 		int r = counts ? write_run(copy, target, run, bytes) : 0;
 

@@ -16,14 +16,14 @@ struct memory_view;
 /*
  * Settings of copy_new(). Zero is every field's default.
  *
- * @claim is asked for each page after it was read: does this copy count? (See
- * fault/before-write.h.) @between is called between any two pieces of at most 1 MiB, or one page if
+ * @claim is asked for each page after it was read, @is_zero if it held nothing else: does this copy
+ * count? (See fault/before-write.h.) @between is called between any two pieces of at most 1 MiB, or one page if
  * that is larger. Both may be NULL.
  */
 struct copy_opts {
 	struct image_writer *writer;  /* borrowed */
 	_Atomic uint64_t *done_bytes; /* added to, for others to look at; may be NULL */
-	bool (*claim)(void *userdata, uint32_t number, uint64_t page);
+	bool (*claim)(void *userdata, uint32_t number, uint64_t page, bool is_zero);
 	int (*between)(void *userdata); /* 0, or an errno that ends the copy */
 	void *userdata;
 };

@@ -284,6 +284,25 @@ int view_extent(struct view_reader *reader, const struct memory_view *view, stru
 	return r;
 }
 
+int view_judge_zero(const struct memory_view *view, uint64_t page)
+{
+	uint64_t offset = file_offset(view, view->states_first + page), hole_end = offset;
+	enum page_state state;
+	int r;
+
+	/* whoever discards memory of a process tells it before the kernel does it */
+	if (!has_file(view) || page >= view->states.n_pages)
+		return VIEW_ZERO_ALWAYS;
+	/* the file first: what goes on being filled, or is told to be removed, is neither any more */
+	r = backing_hole_end(view->backing, offset, offset + view->page_bytes, &hole_end);
+	if (r < 0)
+		return r;
+	state = page_states_get(&view->states, page);
+	if (state == PAGE_REMOVED || (state == PAGE_ABSENT && view->source))
+		return VIEW_ZERO_ALWAYS;
+	return state == PAGE_PRESENT && hole_end > offset ? VIEW_ZERO_HOLE : VIEW_ZERO_OR_HOLE;
+}
+
 static int read_file(const struct memory_view *view, struct page_range pages, void *buffer)
 {
 	uint64_t offset = file_offset(view, pages.first);

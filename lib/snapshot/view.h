@@ -119,5 +119,15 @@ int view_extent(struct view_reader *reader, const struct memory_view *view, stru
 int view_read(struct view_reader *reader, const struct memory_view *view, struct page_range pages,
 	      void *buffer);
 
+/* What a page that has just been read, and was zero, held before somebody could discard it. */
+enum view_zero {
+	VIEW_ZERO_ALWAYS,  /* that */
+	VIEW_ZERO_OR_HOLE, /* that, unless the word of a hole comes yet */
+	VIEW_ZERO_HOLE,	   /* unknown: the page was there, and a hole was punched into its file */
+};
+
+/* @page: of the memory, as states count. Context: bulk, job. Return: enum view_zero, -errno. */
+int view_judge_zero(const struct memory_view *view, uint64_t page);
+
 /* What went wrong last, in a sentence that names the memory and the offset; "" if nothing has. */
 const char *view_reader_error(const struct view_reader *reader);

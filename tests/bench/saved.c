@@ -118,7 +118,7 @@ static double pread_write_ns(const struct saved *saved)
 
 /* ---- with the engine ---- */
 
-static bool on_claim(void *userdata, uint32_t number, uint64_t page)
+static bool on_claim(void *userdata, uint32_t number, uint64_t page, bool is_zero)
 {
 	struct saved *saved = userdata;
 

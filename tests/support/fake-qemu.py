@@ -6,6 +6,7 @@
 
 Its devices are the word `devices`. Says READY, then takes a command a line and answers each with one line:
     w PAGE...     write these pages
+    punch PAGE... punch holes into its file there, as a balloon does
     open PATH     open a file with O_DIRECT (a plain one if the file system has none: `plain` is the answer)
     close         and close it again
     mute COMMAND  this one is neither obeyed nor answered from now on (`greeting`: nobody is greeted)
@@ -108,6 +109,13 @@ def open_direct(path):
         return os.open(path, os.O_RDWR | os.O_CREAT), "plain"
 
 
+def punch(fd, offset):
+    libc = ctypes.CDLL(None, use_errno=True)
+    keep_size, punch_hole = 1, 2
+    if libc.fallocate(fd, keep_size | punch_hole, ctypes.c_long(offset), ctypes.c_long(PAGE)):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
 def main():
     ctypes.CDLL(None).prctl(1, 9)
     length = int(sys.argv[2]) << 20
@@ -123,6 +131,9 @@ def main():
         if verb == "w":
             for page in words:
                 memory[int(page) * PAGE] = (memory[int(page) * PAGE] + 1) & 255
+        elif verb == "punch":
+            for page in words:
+                punch(ram, int(page) * PAGE)
         elif verb == "open":
             disk, answer = open_direct(words[0])
         elif verb == "close":

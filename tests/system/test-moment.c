@@ -137,7 +137,7 @@ static void done(struct fixture *fixture)
 	child_stop(&fixture->child);
 }
 
-static bool on_claim(void *userdata, uint32_t number, uint64_t page)
+static bool on_claim(void *userdata, uint32_t number, uint64_t page, bool is_zero)
 {
 	return before_write_claim(((struct fixture *)userdata)->hook, number, page);
 }

@@ -19,11 +19,11 @@ dirtyworld.UFDD, dirtyworld.UFDCTL, dirtyworld.VMM = UFDD, UFDCTL, VMM
 
 
 class Guest(Process):
-    def __init__(self, world):
+    def __init__(self, world, **settings):
         self.monitor = os.path.join(world.folder, "qmp")
         super().__init__(sys.executable, FAKE, self.monitor, str(MIB))
         self.attached = world.call("io.ufd.guest.AttachProcess", name="g", qmp=self.monitor, source="zero",
-                                   settings={"populated": "keep"})
+                                   settings={"populated": "keep", **settings})
 
 
 def path_of(world, name):
@@ -78,6 +78,29 @@ def gives_way(world, guest):
     guest.ask("log")
 
 
+def punched():
+    """A hole is punched into the file of a guest whose writes are held back, and nobody says so."""
+    world = World()
+    guest = Guest(world, track="wp")
+    if "error" in guest.attached:
+        skip("a hole that is punched during a live save", "needs the right to trace")
+    else:
+        guest.write(*range(64))
+        first = save(world, "whole", live=True)
+        check("a page that is zero may be one", first.get("parameters", {}).get("way") == "copy-before-write", first)
+        guest.ask("mute", "cont")
+        client = ask(world, "punched", live=True)
+        check("a guest is about to go on", wait_until(lambda: guest.ask("asked") == "cont"))
+        guest.ask("punch", 3, 5)
+        guest.ask("speak")
+        reply = world.hear(client)[0]
+        check("what it held is gone, and the save is refused", is_error(
+            reply, "io.ufd.guest.BadSnapshot", "discarded 2 pages", "without --live"), reply)
+        check("and nothing is left of it", not os.path.exists(path_of(world, "punched")))
+    guest.end()
+    world.end()
+
+
 def read_meanwhile(world, guest):
     """What somebody else reads, and acknowledges, between the look at a consumer and its read."""
     guest.ask("mute", "query-cpus-fast")
@@ -128,6 +151,7 @@ def exchanged():
 
 def main():
     exchanged()
+    punched()
     world = World()
     guest = Guest(world)
     if "error" in guest.attached:
