@@ -8,6 +8,8 @@ static const struct probe_family *const families[] = {
 	&probe_family_trackable,
 	&probe_family_continue,
 	&probe_family_continue_kept,
+	&probe_family_access,
+	&probe_family_missing,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)

@@ -18,3 +18,4 @@ extern const struct probe_family probe_family_trackable;
 	}
 
 extern const struct probe_family probe_family_continue, probe_family_continue_kept;
+extern const struct probe_family probe_family_access, probe_family_missing;
