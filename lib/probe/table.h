@@ -11,6 +11,7 @@ struct probe_family {
 };
 
 extern const struct probe_family probe_family_trackable;
+extern const struct probe_family probe_family_trackable_async;
 
 #define PROBE_FAMILY(checks)                                 \
 	{                                                    \
