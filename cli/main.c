@@ -14,6 +14,8 @@ static const struct verb verbs[] = {
 	{ NULL, "status", "", "what the daemon runs on and serves", cmd_status },
 	{ NULL, "version", "", "of this program and of the daemon", cmd_version },
 	{ NULL, "why", "GUEST|PID", "why it does not go on, and the remedy", cmd_why },
+	{ NULL, "probe", "[--only ID...] [--list]", "what this host's kernel really does",
+	  cmd_probe },
 	{ NULL, "support-bundle", "[FILE.tar.gz|-]", "all a maintainer needs, no guest byte",
 	  cmd_support_bundle },
 	{ NULL, "events", "", "follow what happens, a line an event", cmd_events },

@@ -36,6 +36,7 @@ int cmd_image_diff(struct session *session, int argc, char **argv);
 int cmd_image_flatten(struct session *session, int argc, char **argv);
 int cmd_drain(struct session *session, int argc, char **argv);
 int cmd_upgrade(struct session *session, int argc, char **argv);
+int cmd_probe(struct session *session, int argc, char **argv);
 int cmd_why(struct session *session, int argc, char **argv);
 int cmd_support_bundle(struct session *session, int argc, char **argv);
 
