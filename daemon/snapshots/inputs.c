@@ -110,16 +110,24 @@ int snapshot_inputs_of_guest(struct snapshot_inputs *ret, struct registration *g
 	return 0;
 }
 
-/* The guest's view of this file, if it pages it. @ret_guest: index of the guest. */
+/*
+ * The guest's view of this file behind @after (NULL: the first one), if it pages it. @ret_guest:
+ * index of the guest.
+ */
 static struct memory_view *find_view(const struct snapshot_inputs *inputs,
-				     const struct process_memory *memory, size_t *ret_guest)
+				     const struct process_memory *memory,
+				     const struct memory_view *after, size_t *ret_guest)
 {
+	bool is_behind = !after;
+
 	for (size_t i = 0; i < inputs->n_guests; i++)
 		for (size_t j = 0; j < inputs->guests[i].n_memories; j++) {
 			struct memory_view *view = &inputs->guests[i].memories[j];
 
-			if (view->backing >= 0 && view->kind == memory->kind &&
-			    view->device == memory->device && view->inode == memory->inode) {
+			if (view == after)
+				is_behind = true;
+			else if (is_behind && view->backing >= 0 && view->kind == memory->kind &&
+				 view->device == memory->device && view->inode == memory->inode) {
 				*ret_guest = i;
 				return view;
 			}
@@ -140,7 +148,7 @@ static int add_memory(struct snapshot_inputs *inputs, const struct process_memor
 {
 	struct memory_view plain = { .backing = -EBADF };
 	size_t guest = SIZE_MAX;
-	struct memory_view *view = find_view(inputs, memory, &guest);
+	struct memory_view *view = find_view(inputs, memory, NULL, &guest);
 	int r;
 
 	if (!view) {
@@ -159,6 +167,24 @@ static int add_memory(struct snapshot_inputs *inputs, const struct process_memor
 		copy_name(memory->name, view->name);
 	take_view(inputs, view, has_named_guest && guest == 0);
 	return 0;
+}
+
+/* A file is one memory of an image, with one state a page and one source. */
+static int check_views(const struct snapshot_inputs *inputs, const struct process_memory *memory,
+		       struct refusal *refusal)
+{
+	size_t guest;
+	const struct memory_view *one = find_view(inputs, memory, NULL, &guest);
+	const struct memory_view *other = one ? find_view(inputs, memory, one, &guest) : NULL;
+
+	if (!other)
+		return 0;
+	return refusal_set(
+		refusal, "io.ufd.guest.DriverFailed", NULL,
+		"memories `%s` and `%s` lie in one file (%s, inode %llu), which a snapshot "
+		"with devices has as one memory: hand the file over as one, or pause the "
+		"guest yourself and save its memory alone (memory_only)",
+		one->name, other->name, memory->name, (unsigned long long)memory->inode);
 }
 
 int snapshot_inputs_of_process(struct snapshot_inputs *ret, pid_t pid, struct registration *guest,
@@ -192,6 +218,9 @@ int snapshot_inputs_of_process(struct snapshot_inputs *ret, pid_t pid, struct re
 			return refuse(registrations[i], r, refusal);
 	}
 	for (size_t i = 0; i < memories.n_memories; i++) {
+		r = check_views(&inputs, &memories.memories[i], refusal);
+		if (r < 0)
+			return r;
 		r = add_memory(&inputs, &memories.memories[i], guest);
 		if (r < 0)
 			return refusal_set_errno(refusal, r, "memory `%s`: %s",

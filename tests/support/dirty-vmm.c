@@ -5,6 +5,8 @@
  *	dirty-vmm --socket PATH --name NAME --mib N [--image FILE] [--consumer C] [--track scan|wp]
  *	dirty-vmm --no-client --mib N
  *
+ * With --halves its memory is handed over as two, `low` and `high`, which lie in one file.
+ *
  * Says `ATTACHED PID` (without a client `READY PID`), then takes a command a line on stdin and answers each
  * with one line:
  *
@@ -38,7 +40,7 @@ struct vmm {
 	const char *socket, *name, *image, *consumer;
 	uint64_t mib;
 	uint32_t track;
-	bool has_client;
+	bool has_client, has_halves;
 	int memfd;
 	volatile char *memory;
 	uint64_t n_pages;
@@ -226,6 +228,22 @@ static void serve(struct vmm *vmm)
 
 /* ---- the guest ---- */
 
+static int add_memories(struct vmm *vmm, const struct ufd_client_memory_opts *all)
+{
+	struct ufd_client_memory_opts half = *all;
+	int r;
+
+	if (!vmm->has_halves)
+		return ufd_client_add_memory(vmm->client, all);
+	half.name = "low";
+	half.length /= 2;
+	r = ufd_client_add_memory(vmm->client, &half);
+	half.name = "high";
+	half.address = (char *)half.address + half.length;
+	half.offset = half.length;
+	return r ? r : ufd_client_add_memory(vmm->client, &half);
+}
+
 static void attach(struct vmm *vmm)
 {
 	char source[4200] = "zero";
@@ -242,7 +260,7 @@ static void attach(struct vmm *vmm)
 	r = ufd_client_new(&vmm->client, &opts, &why);
 	if (r < 0)
 		give_up(why, -r);
-	r = ufd_client_add_memory(vmm->client, &ram);
+	r = add_memories(vmm, &ram);
 	if (r == 0)
 		r = ufd_client_attach(vmm->client);
 	if (r < 0)
@@ -272,6 +290,7 @@ int main(int argc, char **argv)
 		{ "consumer", required_argument, NULL, 'c' },
 		{ "track", required_argument, NULL, 't' },
 		{ "no-client", no_argument, NULL, 'x' },
+		{ "halves", no_argument, NULL, 'h' },
 		{},
 	};
 	struct vmm vmm = { .name = "dirty", .mib = 8, .has_client = true };
@@ -292,6 +311,8 @@ int main(int argc, char **argv)
 			vmm.consumer = optarg;
 		else if (value == 't')
 			vmm.track = strcmp(optarg, "wp") ? UFD_CLIENT_SCAN : UFD_CLIENT_WP;
+		else if (value == 'h')
+			vmm.has_halves = true;
 		else if (value == 'x')
 			vmm.has_client = false;
 		else

@@ -113,9 +113,13 @@ def pages_of(bitmap):
 class Process:
     """Takes commands on stdin, answers with lines."""
 
-    def __init__(self, *words):
+    def __init__(self, *words, in_child=lambda: None):
+        def prepare():
+            die_with_parent()
+            in_child()
+
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        bufsize=1, preexec_fn=die_with_parent)
+                                        bufsize=1, preexec_fn=prepare)
         self.pid = self.process.pid
         running.append(self.process)
         self.first = self.process.stdout.readline()
@@ -144,9 +148,9 @@ class Process:
         self.process.stdout.close()
 
 
-def client_vmm(world, *words, name="g"):
+def client_vmm(world, *words, name="g", **options):
     return Process(VMM, "--socket", world.socket, "--name", name, "--mib", str(MIB), "--image",
-                   image_of(world), *words)
+                   image_of(world), *words, **options)
 
 
 def image_of(world):

@@ -26,10 +26,8 @@ PAGE = 4096
 
 
 class Monitor:
-    def __init__(self, path):
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen(1)
+    def __init__(self, listener):
+        self.listener = listener
         self.lock = threading.Condition()
         self.status = "running"
         self.muted = set()
@@ -122,7 +120,10 @@ def main():
     ram = os.memfd_create("fake-ram")
     os.ftruncate(ram, length)
     memory = mmap.mmap(ram, length)
-    monitor = Monitor(sys.argv[1])
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen(1)
+    monitor = Monitor(listener)
     disk = -1
     print("READY", flush=True)
     for line in sys.stdin:
@@ -149,4 +150,5 @@ def main():
         print(answer, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,10 @@
 
 Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py. Every process is ended by its pid.
 """
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -76,6 +78,26 @@ def gives_way(world, guest):
     nices = held_at(world, guest, "cont", "patient")
     check("a paused save copies whole memories, and gives way to other guests", nices == [19], nices)
     guest.ask("log")
+
+
+def halves():
+    """Two memories of a guest lie in one file, and its VMM has a monitor."""
+    spec = importlib.util.spec_from_file_location("fake_qemu", FAKE)
+    fake_qemu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fake_qemu)
+    world = World()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path_of(world, "qmp"))
+    vmm = client_vmm(world, "--halves", in_child=lambda: listener.listen(1))  # it is the VMM that listens
+    fake_qemu.Monitor(listener)
+    reply = save(world, "both", qmp=path_of(world, "qmp"))
+    check("a file that is paged as two memories is refused, and both are named", is_error(
+        reply, "io.ufd.guest.DriverFailed", "`low`", "`high`", "memory alone"), reply)
+    reply = save(world, "alone", memory_only=True)
+    check("their memory alone is saved", "error" not in reply
+          and reply["parameters"]["populated_bytes"] == MIB << 20, reply)
+    vmm.end()
+    world.end()
 
 
 def punched():
@@ -151,6 +173,7 @@ def exchanged():
 
 def main():
     exchanged()
+    halves()
     punched()
     world = World()
     guest = Guest(world)
