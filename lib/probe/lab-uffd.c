@@ -3,8 +3,12 @@
 #include "probe/lab.h"
 
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -12,6 +16,7 @@
 #include "kernel/uffd.h"
 
 #define FAULT_TIMEOUT_MS 1000
+#define NO_FD		 255 /* an exit status that is none */
 
 static const char *const feature_names[] = {
 	"PAGEFAULT_FLAG_WP",
@@ -80,6 +85,29 @@ int lab_uffd(struct probe_run *run, uint64_t features)
 		return lab_uffd_kernel(run, features);
 	check_features(run, features);
 	return open_uffd(run, UFFD_WAY_USER_MODE, features);
+}
+
+/* The child shares our descriptors but not our memory, so what it opens outlives it here. */
+int lab_uffd_of_dead(struct probe_run *run)
+{
+	const struct kernel_features *kernel = features_get();
+	enum uffd_way way = kernel->may_syscall	 ? UFFD_WAY_SYSCALL
+			    : kernel->may_device ? UFFD_WAY_DEVICE
+						 : UFFD_WAY_USER_MODE;
+	int status, fd = -EBADF;
+	pid_t child;
+
+	check_features(run, 0);
+	child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	probe_must(run, child >= 0, "clone()");
+	if (!child)
+		_exit(uffd_open(&fd, way, 0) == 0 && fd < NO_FD ? fd : NO_FD);
+	while (waitpid(child, &status, 0) < 0)
+		probe_must(run, errno == EINTR, "waitpid()");
+	errno = EMFILE;
+	probe_must(run, WIFEXITED(status) && WEXITSTATUS(status) != NO_FD,
+		   "userfaultfd() in a child");
+	return WEXITSTATUS(status);
 }
 
 static struct uffdio_range range_of(const void *at, size_t length_bytes)

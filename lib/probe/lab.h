@@ -70,6 +70,9 @@ void lab_fill_file(struct probe_run *run, const struct lab_memory *memory, size_
 int lab_uffd(struct probe_run *run, uint64_t features);
 int lab_uffd_kernel(struct probe_run *run, uint64_t features);
 
+/* One of a process that has ended; skips as lab_uffd() does. */
+int lab_uffd_of_dead(struct probe_run *run);
+
 /* Raw: 0 or -errno. @modes: UFFDIO_REGISTER_MODE_; @ret_ioctls may be NULL. */
 int lab_try_register(int uffd, void *at, size_t length_bytes, uint64_t modes, uint64_t *ret_ioctls);
 /* All of @memory, or the experiment breaks. */

@@ -7,6 +7,7 @@
 static const struct probe_family *const families[] = {
 	&probe_family_trackable,
 	&probe_family_trackable_async,
+	&probe_family_trackable_rules,
 	&probe_family_continue,
 	&probe_family_continue_kept,
 	&probe_family_access,
