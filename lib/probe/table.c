@@ -8,6 +8,7 @@ static const struct probe_family *const families[] = {
 	&probe_family_trackable,
 	&probe_family_trackable_async,
 	&probe_family_trackable_rules,
+	&probe_family_trackable_notify,
 	&probe_family_continue,
 	&probe_family_continue_kept,
 	&probe_family_access,
@@ -50,6 +51,24 @@ const char *probe_group_name(enum probe_group group)
 	};
 
 	return names[group];
+}
+
+const char *probe_group_title(enum probe_group group)
+{
+	static const char *const titles[] = {
+		[PROBE_HOST] = "versions, permissions, limits, services",
+		[PROBE_TRACKABLE] = "which memory can be paged and tracked, who needs notification",
+		[PROBE_FILL] = "filling pages: results, marks, wake-ups",
+		[PROBE_CONTINUE] = "minor faults and the pages that they map",
+		[PROBE_ACCESS] = "forced copy-on-write, reads and writes by the kernel",
+		[PROBE_MAPPER] = "kernel users with a mapping of their own: KVM, pins",
+		[PROBE_ZAP] = "the mark of a page across zapping, swap, remapping and fork",
+		[PROBE_SCAN] = "PAGEMAP_SCAN",
+		[PROBE_EVENT] = "messages, events, life cycle",
+		[PROBE_URING] = "io_uring on a userfaultfd",
+	};
+
+	return titles[group];
 }
 
 const char *probe_result_name(enum probe_result result)

@@ -12,6 +12,7 @@ struct probe_family {
 
 extern const struct probe_family probe_family_trackable;
 extern const struct probe_family probe_family_trackable_async;
+extern const struct probe_family probe_family_trackable_notify;
 extern const struct probe_family probe_family_trackable_rules;
 
 #define PROBE_FAMILY(checks)                                 \
