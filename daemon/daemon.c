@@ -34,6 +34,7 @@
 #include "registry.h"
 #include "service.h"
 #include "snapshots/abort.h"
+#include "snapshots/stranger.h"
 #include "store/admission.h"
 #include "store/store.h"
 #include "upgrade/reexec.h"
@@ -218,6 +219,7 @@ static int daemon_adopt(struct daemon *daemon)
 			 (unsigned long long)(daemon->control->adopted_ns / NSEC_PER_USEC),
 			 adopted->n_dropped, adopted->n_left);
 	snapshot_abort_adopted(daemon->registry);
+	strangers_adopt(daemon->jobs, store_directory(keeping_store(daemon->keeping)));
 	return 0;
 }
 

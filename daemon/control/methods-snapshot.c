@@ -18,6 +18,7 @@
 #include "log.h"
 #include "registry.h"
 #include "snapshots/save.h"
+#include "store/store.h"
 
 #define SAVE_TIMEOUT_NS (3600 * NSEC_PER_SEC)
 #define PERIOD_US	100000
@@ -173,7 +174,7 @@ static bool flag_of(const struct call *call, const char *name)
 }
 
 /* Return: true, or false after the call was answered. */
-static bool read_parameters(struct save *save, struct call *call)
+static bool read_parameters(struct control *control, struct save *save, struct call *call)
 {
 	const json_t *max_pause = json_object_get(call->parameters, "max_pause_ms");
 	struct snapshot_request *request = &save->request;
@@ -187,6 +188,7 @@ static bool read_parameters(struct save *save, struct call *call)
 	request->is_live = flag_of(call, "live");
 	request->is_strict = flag_of(call, "strict");
 	request->is_untracked = flag_of(call, "untracked");
+	request->state_dir = control->store ? store_directory(control->store) : NULL;
 	request->max_pause_ns = SNAPSHOT_MAX_PAUSE_NS;
 	request->progress = &save->progress;
 	request->codec = IMAGE_LZ4;
@@ -268,7 +270,7 @@ int method_snapshot_save(struct control *control, struct call *call, struct refu
 	if (!save)
 		return -ENOMEM;
 	save->call = call_ref(call);
-	if (!read_parameters(save, call))
+	if (!read_parameters(control, save, call))
 		return 0;
 	r = choose_guest(control, save, refusal);
 	if (r == 0)

@@ -37,8 +37,9 @@ struct snapshot_request {
 	size_t n_registrations;
 	const char *qmp; /* NULL: only memory is saved, and whoever asked has paused the guest */
 	const char *directory;
-	const char *parent;   /* directory; NULL: a full one */
-	const char *consumer; /* NULL: the parent's, or BASE_CONSUMER */
+	const char *state_dir; /* NULL: nothing outlives us */
+	const char *parent;    /* directory; NULL: a full one */
+	const char *consumer;  /* NULL: the parent's, or BASE_CONSUMER */
 	enum image_codec codec;
 	int level;
 	bool is_live;

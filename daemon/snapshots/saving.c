@@ -15,18 +15,48 @@
 
 /* ---- standing still ---- */
 
-static int pause_stranger(struct saving *saving, struct still *still)
+/* It runs. After a failure nobody knows whether it has stopped: `cont` behind `stop` is right. */
+static int stop_stranger(struct saving *saving, struct still *still, struct qmp *qmp)
 {
-	int r = qmp_connect(&still->qmp, saving->request->qmp, 0, saving->refusal);
+	const struct snapshot_request *request = saving->request;
+	struct driver *driver = qmp_driver(qmp);
+	int r = stranger_note(&still->stranger, request->state_dir, qmp_pid(qmp), request->qmp,
+			      driver, saving->refusal);
 
 	if (r < 0)
 		return r;
-	still->driver = qmp_driver(still->qmp);
 	still->since_ns = clock_now_ns();
-	r = still->driver->ops->pause(still->driver, &still->was_running, saving->refusal);
+	r = driver->ops->pause(driver, &still->was_running, saving->refusal);
 	if (r < 0)
-		still->qmp = qmp_free(still->qmp);
+		still->was_running = true;
+	else if (!still->was_running) /* somebody else was quicker, and will let it go on */
+		stranger_forget(&still->stranger, request->state_dir);
 	return r;
+}
+
+static int pause_stranger(struct saving *saving, struct still *still)
+{
+	_cleanup_(qmp_freep) struct qmp *qmp = NULL;
+	bool is_running = false, is_paused = false;
+	struct driver *driver;
+	int r = qmp_connect(&qmp, saving->request->qmp, 0, saving->refusal);
+
+	if (r < 0)
+		return r;
+	driver = qmp_driver(qmp);
+	r = driver->ops->look(driver, &is_running, &is_paused, saving->refusal);
+	if (r == 0 && is_running)
+		r = stop_stranger(saving, still, qmp);
+	if (r < 0) {
+		qmp = qmp_free(qmp);
+		if (still->was_running)
+			stranger_let_go(&still->stranger, saving->request->state_dir,
+					saving->request->job);
+		return r;
+	}
+	still->qmp = TAKE_PTR(qmp);
+	still->driver = driver;
+	return 0;
 }
 
 static int pause_guest(struct saving *saving, struct still *still)
@@ -68,14 +98,19 @@ int still_begin(struct saving *saving, struct still *ret)
 static int resume_stranger(struct saving *saving, struct still *still, bool has_failed)
 {
 	_cleanup_(refusal_done) struct refusal ignored = {};
+	const struct snapshot_request *request = saving->request;
 	int r = 0;
 
-	if (still->was_running)
+	if (still->was_running) {
 		r = still->driver->ops->resume(still->driver,
 					       has_failed ? &ignored : saving->refusal);
-	if (still->was_running)
 		saving->manifest.paused_ns += clock_now_ns() - still->since_ns;
-	still->qmp = qmp_free(still->qmp);
+	}
+	still->qmp = qmp_free(still->qmp); /* it has one client at a time */
+	if (still->was_running && r < 0)
+		stranger_let_go(&still->stranger, request->state_dir, request->job);
+	else if (still->was_running)
+		stranger_forget(&still->stranger, request->state_dir);
 	return r;
 }
 

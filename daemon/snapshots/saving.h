@@ -16,6 +16,7 @@
 #include "snapshots/files.h"
 #include "snapshots/inputs.h"
 #include "snapshots/save.h"
+#include "snapshots/stranger.h"
 
 struct driver;
 
@@ -37,10 +38,11 @@ struct saving {
 
 /* The guest stands still. Readable. */
 struct still {
-	struct pause pause;    /* of a guest of ours */
-	struct qmp *qmp;       /* owned; of any other */
-	struct driver *driver; /* NULL: nobody is asked */
-	uint64_t since_ns;     /* CLOCK_MONOTONIC */
+	struct pause pause;	  /* of a guest of ours */
+	struct qmp *qmp;	  /* owned; of any other */
+	struct stranger stranger; /* of any other that ran before */
+	struct driver *driver;	  /* NULL: nobody is asked */
+	uint64_t since_ns;	  /* CLOCK_MONOTONIC */
 	bool was_running;
 	bool is_locked; /* the guest's dirty_lock is held */
 };

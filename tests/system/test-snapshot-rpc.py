@@ -20,10 +20,15 @@ UFDD, UFDCTL, VMM, FAKE = (os.path.realpath(path) for path in sys.argv[1:5])
 dirtyworld.UFDD, dirtyworld.UFDCTL, dirtyworld.VMM = UFDD, UFDCTL, VMM
 
 
-class Guest(Process):
-    def __init__(self, world, **settings):
+class Stranger(Process):
+    def __init__(self, world):
         self.monitor = os.path.join(world.folder, "qmp")
         super().__init__(sys.executable, FAKE, self.monitor, str(MIB))
+
+
+class Guest(Stranger):
+    def __init__(self, world, **settings):
+        super().__init__(world)
         self.attached = world.call("io.ufd.guest.AttachProcess", name="g", qmp=self.monitor, source="zero",
                                    settings={"populated": "keep", **settings})
 
@@ -96,6 +101,28 @@ def halves():
     reply = save(world, "alone", memory_only=True)
     check("their memory alone is saved", "error" not in reply
           and reply["parameters"]["populated_bytes"] == MIB << 20, reply)
+    vmm.end()
+    world.end()
+
+
+def stranger():
+    """A VMM that ufdd does not page is saved, and ufdd dies while it stands still."""
+    world = World()
+    vmm = Stranger(world)
+    notes = lambda: [name for name in os.listdir(world.state) if ".paused" in name]  # noqa: E731
+    reply = world.call("io.ufd.guest.SnapshotSave", qmp=vmm.monitor, directory=path_of(world, "first"))
+    check("a process that is not paged is saved", "error" not in reply and notes() == []
+          and vmm.ask("log") == "stop cont running", (reply, notes()))
+    vmm.ask("mute", "migrate")
+    world.send("io.ufd.guest.SnapshotSave", qmp=vmm.monitor, directory=path_of(world, "cut"))
+    check("it stands still while it is", wait_until(lambda: vmm.ask("asked") == "migrate")
+          and vmm.ask("log") == "stop paused" and len(notes()) == 1, notes())
+    world.kill()
+    vmm.ask("speak")
+    world.start()
+    check("ufdd was killed meanwhile, and its successor lets it go on",
+          wait_until(lambda: vmm.ask("log").endswith("running") and notes() == []), notes())
+    check("and says so", wait_until(lambda: "was left paused by a save, and goes on" in world.said()), world.said())
     vmm.end()
     world.end()
 
@@ -174,6 +201,7 @@ def exchanged():
 def main():
     exchanged()
     halves()
+    stranger()
     punched()
     world = World()
     guest = Guest(world)
