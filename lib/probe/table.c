@@ -13,6 +13,8 @@ static const struct probe_family *const families[] = {
 	&probe_family_continue_kept,
 	&probe_family_access,
 	&probe_family_missing,
+	&probe_family_kvm,
+	&probe_family_mapper,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)

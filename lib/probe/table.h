@@ -21,4 +21,5 @@ extern const struct probe_family probe_family_trackable_rules;
 	}
 
 extern const struct probe_family probe_family_continue, probe_family_continue_kept;
-extern const struct probe_family probe_family_access, probe_family_missing;
+extern const struct probe_family probe_family_access, probe_family_missing, probe_family_kvm,
+	probe_family_mapper;
