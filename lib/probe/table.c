@@ -15,6 +15,9 @@ static const struct probe_family *const families[] = {
 	&probe_family_missing,
 	&probe_family_kvm,
 	&probe_family_mapper,
+	&probe_family_zap,
+	&probe_family_zap_life,
+	&probe_family_zap_thp,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)
