@@ -80,8 +80,8 @@ static void describe_mapper(struct registration *registration, struct paging_map
 	struct record_mapper record = { .remote_fd = -1 };
 
 	/* a guest that was killed on its way to its first mapping may have none yet */
-	if (record_get_mapper(guest, mapper->number, &record) < 0)
-		(void)pidfd_get_pid(pidfd, &record.pid);
+	(void)pidfd_get_pid(pidfd, &record.pid);
+	(void)record_find_mapper(guest, mapper->number, record.pid, &record);
 	mapper->pid = record.pid;
 	mapper->uffd_inode = record.uffd_inode;
 	mapper->has_duplicate = record.has_duplicate;

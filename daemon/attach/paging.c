@@ -12,6 +12,7 @@
 #include "job.h"
 #include "kernel/proc-maps.h"
 #include "log.h"
+#include "pager/halt.h"
 #include "refusal.h"
 
 #define TURN_NS	   (20 * NSEC_PER_MSEC)
@@ -340,18 +341,22 @@ bool paging_may_run_already(const struct paging *paging)
 void paging_take_down(struct paging *paging)
 {
 	const struct paging_keeper *keeper = paging->engine->keeper;
+	struct ufd_pager_guest *guest = paging->guest;
 	struct process_attachment arriving;
 	struct paging_mapper *mappers;
 	size_t n_mappers;
 
 	paging_lock(paging);
-	if (paging->guest) {
+	if (guest) {
 		LIST_REMOVE(paging, paging_link);
 		if (keeper)
 			keeper->leave(paging->engine->keeper_data, paging);
 	}
-	paging->guest = paging->is_to_be_left ? ufd_pager_guest_leave(paging->guest)
-					      : ufd_pager_guest_free(paging->guest);
+	if (paging->is_to_be_left)
+		guest = ufd_pager_guest_leave(guest);
+	else if (guest)
+		pager_halt(guest);
+	paging->guest = NULL;
 	mappers = TAKE_PTR(paging->mappers);
 	n_mappers = paging->n_mappers;
 	paging->n_mappers = 0;
@@ -366,6 +371,7 @@ void paging_take_down(struct paging *paging)
 
 	/* last: until here a successor would go on with letting go */
 	paging_lock(paging);
+	ufd_pager_guest_free(guest);
 	if (keeper)
 		keeper->drop(paging->engine->keeper_data, paging);
 	paging_unlock(paging);

@@ -168,6 +168,26 @@ int record_get_attaching(const struct ufd_pager_guest *guest, struct record_mapp
 	return get_mapper(guest, TAG_ATTACHING, 0, ret);
 }
 
+int record_find_mapper(const struct ufd_pager_guest *guest, uint32_t mapper, pid_t pid,
+		       struct record_mapper *ret)
+{
+	struct record_mapper record;
+	int r = record_get_mapper(guest, mapper, ret);
+
+	if (r != -ENOENT)
+		return r;
+	r = record_get_attaching(guest, &record);
+	if (r < 0)
+		return r;
+	if (record.pid != pid || record.remote_fd < 0)
+		return -ENOENT;
+	/* the copy that we made there is the one that it keeps */
+	record.has_duplicate = true;
+	record.copy_fd = record.remote_fd;
+	*ret = record;
+	return 0;
+}
+
 void record_drop_attaching(struct ufd_pager_guest *guest)
 {
 	ufd_pager_guest_drop_record(guest, TAG_ATTACHING, 0);

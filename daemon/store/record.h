@@ -60,6 +60,13 @@ int record_put_attaching(struct ufd_pager_guest *guest, const struct record_mapp
 int record_get_attaching(const struct ufd_pager_guest *guest, struct record_mapper *ret);
 void record_drop_attaching(struct ufd_pager_guest *guest);
 
+/*
+ * The engine records a mapper before it has a record here: if a crash came between the two, what is
+ * known of it is what was recorded as it arrived. @pid: the engine's mapper's. Return: as getting.
+ */
+int record_find_mapper(const struct ufd_pager_guest *guest, uint32_t mapper, pid_t pid,
+		       struct record_mapper *ret);
+
 /* How a consumer of what was written is read: what the engine does not know of it. Zero is the default. */
 struct record_consumer {
 	char name[UFD_NAME_BYTES];

@@ -169,7 +169,7 @@ static int fetch_uffd(struct ufd_pager_guest *guest, uint32_t mapper,
 	struct record_mapper record;
 	int r;
 
-	r = record_get_mapper(guest, mapper, &record);
+	r = record_find_mapper(guest, mapper, info->pid, &record);
 	if (r == 0 && record.pid != info->pid)
 		r = -EBADMSG;
 	if (r == 0)

@@ -448,8 +448,8 @@ int ufd_pager_handle_info(const struct ufd_pager_guest *guest, uint32_t kind, ui
  * page of its memory is absent. Blocks.
  *
  * Return: 0, -EEXIST (name), -EBADMSG (damaged), -EPROTONOSUPPORT (a newer release wrote it), -ESRCH
- *	   (every process has ended), -EBADF (a handle is missing), -ESTALE (a source is no longer
- *	   what it was), -ENOMEM, -errno of a file. What was wrong has been reported.
+ *	   (every process has ended, or there was none yet), -EBADF (a handle is missing), -ESTALE (a
+ *	   source is no longer what it was), -ENOMEM, -errno of a file. What was wrong has been reported.
  */
 int ufd_pager_guest_adopt(struct ufd_pager *pager, struct ufd_pager_guest **ret, int ledger,
 			  const struct ufd_pager_adopt_opts *opts, int *ret_was_started);

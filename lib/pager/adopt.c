@@ -108,7 +108,7 @@ static void report_unused(const struct adoption *adoption)
 					adoption->opts.handles[i].id);
 }
 
-/* Return: 0, -EBADMSG, -E2BIG, -EOPNOTSUPP, -errno. */
+/* Return: 0, -EBADMSG, -ESRCH, -E2BIG, -EOPNOTSUPP, -errno. */
 static int adopt_guest(struct adoption *adoption)
 {
 	struct ufd_pager_guest *paged = adoption->paged;
@@ -117,13 +117,19 @@ static int adopt_guest(struct adoption *adoption)
 	unsigned int n_damaged = 0;
 	uint32_t tag, id;
 	const void *data;
+	bool has_records;
 	int r;
 
-	(void)ledger_next_record(adoption->ledger, &cursor, &tag, &id, &data, &n_bytes, &n_damaged);
+	has_records = ledger_next_record(adoption->ledger, &cursor, &tag, &id, &data, &n_bytes,
+					 &n_damaged);
 	if (n_damaged) {
 		/* what they were about cannot be told: it may be the one page that matters */
 		adoption_report(adoption, "%u records of the ledger are damaged.", n_damaged);
 		return -EBADMSG;
+	}
+	if (!has_records) {
+		adoption_report(adoption, "The guest was being made, and had no process yet.");
+		return -ESRCH;
 	}
 	r = kept_guest_get(adoption->ledger, &kept);
 	if (r == 0)

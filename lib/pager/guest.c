@@ -12,6 +12,7 @@
 #include "kernel/pidfd.h"
 #include "kernel/uapi.h"
 #include "kernel/uffd.h"
+#include "pager/halt.h"
 #include "pager/track.h"
 
 #define WINDOW_DEFAULT_BYTES (64 * KIB)
@@ -138,12 +139,10 @@ void paged_destroy(struct ufd_pager_guest *paged)
 	free(paged);
 }
 
-EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *paged)
+void pager_halt(struct ufd_pager_guest *paged)
 {
 	const struct guest_view *view;
 
-	if (!paged)
-		return NULL;
 	paged_unlink(paged);
 
 	/* should we die now, a successor ends what we began, in place of serving the half of it */
@@ -155,6 +154,15 @@ EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *page
 	for (uint32_t i = 0; i < view->n_mappings; i++)
 		if (!view->mappings[i]->mapper->is_gone)
 			paged_unregister(view->mappings[i]);
+	paged->is_halted = true;
+}
+
+EXPORT struct ufd_pager_guest *ufd_pager_guest_free(struct ufd_pager_guest *paged)
+{
+	if (!paged)
+		return NULL;
+	if (!paged->is_halted)
+		pager_halt(paged);
 	if (paged->pager->ledger_directory >= 0)
 		ledger_unlink(paged->guest->ledger, paged->pager->ledger_directory);
 	paged_destroy(paged);

@@ -33,6 +33,7 @@ struct ufd_pager_guest {
 	char *specs[MAX_MEMORIES]; /* owned; of sources, as recorded */
 	bool is_adopted;
 	bool is_started; /* as recorded: a successor is to serve the guest */
+	bool is_halted;	 /* by pager_halt() */
 
 	/*
 	 * Who changes mappers, memories or the view holds @model_lock; so does the bulk thread while
