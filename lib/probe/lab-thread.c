@@ -200,7 +200,8 @@ static void jump_back(int number, siginfo_t *info, void *context)
 	siglongjmp(back, number);
 }
 
-int lab_signal_of_read(const void *at, int *ret_code)
+/* The access happens in here, so that sigsetjmp() has a frame to come back to. */
+static int signal_of_access(volatile uint8_t *at, const uint8_t *byte, int *ret_code)
 {
 	struct sigaction action = { .sa_sigaction = jump_back, .sa_flags = SA_SIGINFO };
 	struct sigaction old_bus, old_segv;
@@ -210,11 +211,23 @@ int lab_signal_of_read(const void *at, int *ret_code)
 	sigaction(SIGBUS, &action, &old_bus);
 	sigaction(SIGSEGV, &action, &old_segv);
 	number = sigsetjmp(back, 1);
-	if (!number)
-		(void)*(const volatile uint8_t *)at;
+	if (!number && byte)
+		*at = *byte;
+	else if (!number)
+		(void)*at;
 	sigaction(SIGBUS, &old_bus, NULL);
 	sigaction(SIGSEGV, &old_segv, NULL);
 	if (number && ret_code)
 		*ret_code = signal_code;
 	return number;
+}
+
+int lab_signal_of_read(const void *at, int *ret_code)
+{
+	return signal_of_access((uint8_t *)(uintptr_t)at, NULL, ret_code);
+}
+
+int lab_signal_of_write(void *at, uint8_t byte, int *ret_code)
+{
+	return signal_of_access(at, &byte, ret_code);
 }

@@ -288,3 +288,17 @@ bool lab_is_silent(struct probe_run *run, int uffd)
 
 	return !read_message(run, uffd, &message);
 }
+
+/*
+ * Waking takes a thread out of the kernel's queue before the ioctl returns; if its page is still absent
+ * it comes back with a message that nobody has read.
+ */
+bool lab_is_asleep(struct probe_run *run, int uffd)
+{
+	uint64_t n_unread = 0, n_unresolved = 0;
+	int r = uffd_pending(uffd, &n_unread, &n_unresolved);
+
+	errno = -r;
+	probe_must(run, r == 0, "looking at who waits");
+	return n_unread == 0 && n_unresolved == 1;
+}

@@ -97,8 +97,13 @@ int lab_wake(int uffd, void *at, size_t length_bytes);
 bool lab_message(struct probe_run *run, int uffd, int timeout_ms, struct uffd_msg *ret_message);
 /* A page fault message must come within a second, or the experiment breaks. */
 struct uffd_msg lab_fault(struct probe_run *run, int uffd);
+/* The one thread that waits, and whose message was read: has nothing woken it since? */
+bool lab_is_asleep(struct probe_run *run, int uffd);
 /* No message is waiting now. Sound only once the access has ended. */
 bool lab_is_silent(struct probe_run *run, int uffd);
+
+/* Faults that nobody has read; *@ret_total (may be NULL): and such as were read and not resolved. */
+unsigned int lab_pending(struct probe_run *run, int uffd, unsigned int *ret_total);
 
 /* ---- somebody who touches it ---- */
 
@@ -134,6 +139,7 @@ const struct lab_faults *lab_serve(struct probe_run *run, int uffd, const struct
 
 /* Did an access end by a signal? SIGBUS or SIGSEGV of a one-byte access, else 0; @ret_code: si_code. */
 int lab_signal_of_read(const void *at, int *ret_code);
+int lab_signal_of_write(void *at, uint8_t byte, int *ret_code);
 
 /* ---- what page tables say of our own process ---- */
 
