@@ -18,6 +18,8 @@ static const struct probe_family *const families[] = {
 	&probe_family_zap,
 	&probe_family_zap_life,
 	&probe_family_zap_thp,
+	&probe_family_handshake,
+	&probe_family_messages,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)
