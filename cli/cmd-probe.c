@@ -15,20 +15,6 @@
 #define DETAIL_BYTES 512
 #define INDENT	     "           " /* below the title of a row */
 
-/* What each group guards, as its heading says it. */
-static const char *const headings[_PROBE_GROUP_MAX] = {
-	[PROBE_HOST] = "versions, permissions, limits, services",
-	[PROBE_TRACKABLE] = "which memory can be paged and tracked, who needs notification",
-	[PROBE_FILL] = "filling pages: results, marks, wake-ups",
-	[PROBE_CONTINUE] = "minor faults and the pages that they map",
-	[PROBE_ACCESS] = "forced copy-on-write, reads and writes by the kernel",
-	[PROBE_MAPPER] = "kernel users with a mapping of their own: KVM, pins",
-	[PROBE_ZAP] = "the mark of a page across zapping, swap, remapping and fork",
-	[PROBE_SCAN] = "PAGEMAP_SCAN",
-	[PROBE_EVENT] = "messages, events, life cycle",
-	[PROBE_URING] = "io_uring on a userfaultfd",
-};
-
 struct probing {
 	const struct session *session;
 	bool is_verbose;
@@ -179,7 +165,7 @@ static void show_group(struct probing *probing, enum probe_group group)
 	if ((int)group == probing->group || probing->session->no_legend)
 		return;
 	printf("%s%s: %s\n", probing->group < 0 ? "" : "\n", probe_group_name(group),
-	       headings[group]);
+	       probe_group_title(group));
 	probing->group = (int)group;
 }
 

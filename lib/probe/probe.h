@@ -89,6 +89,7 @@ const char *probe_expected(const struct probe_check *check, unsigned int kernel)
 unsigned int probe_kernel(void);
 
 const char *probe_group_name(enum probe_group group);	 /* "host" */
+const char *probe_group_title(enum probe_group group);	 /* what it guards: "PAGEMAP_SCAN" */
 const char *probe_result_name(enum probe_result result); /* "ok" */
 
 /**
