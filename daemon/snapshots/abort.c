@@ -12,6 +12,7 @@
 #include "log.h"
 #include "refusal.h"
 #include "registry.h"
+#include "snapshots/base.h"
 #include "snapshots/record.h"
 
 #define MONITOR_TIMEOUT_NS (10 * NSEC_PER_SEC)
@@ -53,6 +54,7 @@ static void abort_run(struct job *job, void *data)
 	pthread_mutex_lock(&abort->registration->save_lock);
 	if (abort->record.consumer[0])
 		(void)tracking_stop(abort->registration, abort->record.consumer, &ignored);
+	base_abandon_adopted(abort->registration);
 	recall(abort);
 	paging_lock(paging);
 	if (paging->guest)
@@ -75,14 +77,16 @@ static void abort_done(void *data)
 static void abort_one(struct registry *registry, struct registration *registration)
 {
 	static const struct job_ops ops = { .run = abort_run, .done = abort_done };
-	struct record_saving record;
+	struct record_saving record = {};
+	struct record_base base;
 	struct abort *abort;
-	int r;
+	bool was_saved;
 
 	paging_lock(&registration->paging);
-	r = record_get_saving(registration->paging.guest, &record);
+	was_saved = record_get_saving(registration->paging.guest, &record) == 0 ||
+		    base_find_abandoned(registration->paging.guest, &base);
 	paging_unlock(&registration->paging);
-	if (r < 0)
+	if (!was_saved)
 		return;
 	abort = calloc(1, sizeof(*abort));
 	if (!abort)

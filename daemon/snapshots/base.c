@@ -107,27 +107,45 @@ static int put_new(struct base *base, const char *consumer)
 	return record_put_base_of(guest, record);
 }
 
+static int refuse_record(const struct base *base, const char *consumer, int r,
+			 struct refusal *refusal)
+{
+	return refusal_set_errno(refusal, r, "guest `%s`: consumer `%s` is not kept: %s",
+				 base->registration->paging.name, consumer, strerror(-r));
+}
+
 /* A first one, tracked from about now on. Without the lock. */
 static int start(struct base *base, const char *consumer, const struct base_opts *opts,
 		 json_t *warnings, struct refusal *refusal)
 {
 	const struct tracking_opts tracking = { .consumer = consumer, .qmp = opts->qmp };
 	struct paging *paging = &base->registration->paging;
+	struct record_base record = {};
 	struct tracking_started started = {};
-	int r;
+	int r = -ESRCH;
 
+	/* first: a consumer without it would be taken for somebody else's for ever */
+	memcpy(record.consumer, consumer, strlen(consumer));
+	paging_lock(paging);
+	if (paging->guest)
+		r = record_put_base_of(paging->guest, &record);
+	paging_unlock(paging);
+	if (r < 0)
+		return refuse_record(base, consumer, r, refusal);
 	r = tracking_start(base->registration, &tracking, &started, refusal);
 	if (r < 0)
 		return r;
 	json_array_extend(warnings, started.warnings);
 	tracking_started_done(&started);
+	base->is_new = true;
 
 	paging_lock(paging);
 	r = paging->guest ? put_new(base, consumer) : -ESRCH;
 	paging_unlock(paging);
-	if (r < 0)
-		return refusal_set_errno(refusal, r, "guest `%s`: consumer `%s` is not kept: %s",
-					 paging->name, consumer, strerror(-r));
+	if (r < 0) {
+		base_abandon(base);
+		return refuse_record(base, consumer, r, refusal);
+	}
 	return 0;
 }
 
@@ -278,6 +296,61 @@ bool base_is_current(const struct base *base)
 
 	return find_consumer(base->registration->paging.guest, base->record.consumer, &info) &&
 	       is_ours(&base->record, &info);
+}
+
+static int stop(struct registration *registration, const char *consumer)
+{
+	_cleanup_(refusal_done) struct refusal ignored = {};
+
+	return tracking_stop(registration, consumer, &ignored);
+}
+
+void base_abandon(const struct base *base)
+{
+	if (base->is_new)
+		(void)stop(base->registration, base->record.consumer);
+}
+
+bool base_find_abandoned(struct ufd_pager_guest *guest, struct record_base *ret)
+{
+	UFD_OPTS(ufd_consumer_info, info);
+	struct record_base record;
+
+	for (uint32_t place = 0; place < UFD_MAX_CONSUMERS; place++)
+		if (record_get_base_at(guest, place, &record) == 0 && !record.base_epoch &&
+		    find_consumer(guest, record.consumer, &info)) {
+			*ret = record;
+			return true;
+		}
+	return false;
+}
+
+void base_abandon_adopted(struct registration *registration)
+{
+	struct paging *paging = &registration->paging;
+
+	for (;;) {
+		struct record_base record;
+		bool is_there;
+
+		paging_lock(paging);
+		is_there = paging->guest && base_find_abandoned(paging->guest, &record);
+		paging_unlock(paging);
+		if (!is_there || stop(registration, record.consumer) < 0)
+			return;
+	}
+}
+
+void base_begin_commit(struct base *base)
+{
+	struct paging *paging = &base->registration->paging;
+
+	base->record.base_epoch = base->record.has_base ? base->record.base_epoch
+							: base->record.expected;
+	paging_lock(paging);
+	if (paging->guest)
+		(void)record_put_base_of(paging->guest, &base->record);
+	paging_unlock(paging);
 }
 
 void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES])

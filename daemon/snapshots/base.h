@@ -28,6 +28,7 @@ struct base {
 	struct registration *registration; /* borrowed; NULL: nothing is tracked */
 	struct record_base record;
 	const char *parent_path; /* borrowed; NULL: a full one, which needs no older epoch */
+	bool is_new;		 /* the consumer was started for this save */
 };
 
 /* Borrowed. */
@@ -57,6 +58,18 @@ int base_read(struct base *base, struct ufd_dirty_epoch *ret, struct refusal *re
 
 /* Is what the consumer read last what we read? With the engine's lock. */
 bool base_is_current(const struct base *base);
+
+/* There will be no snapshot: what was started for it is stopped. Without the dirty_lock. */
+void base_abandon(const struct base *base);
+
+/*
+ * The same for saves that died with a former process. Is there one? With the engine's lock.
+ */
+bool base_find_abandoned(struct ufd_pager_guest *guest, struct record_base *ret);
+void base_abandon_adopted(struct registration *registration);
+
+/* It is about to be on disk: from now on a manifest may know it that the ledger does not. */
+void base_begin_commit(struct base *base);
 
 /* The snapshot is on disk, and is the base of the next one. */
 void base_commit(struct base *base, const uint8_t digest[IMAGE_DIGEST_BYTES]);

@@ -55,10 +55,10 @@ static int get(const struct ufd_pager_guest *guest, uint32_t tag, uint32_t id, v
 	return r < 0 ? r : n < n_bytes ? -EBADMSG : 0;
 }
 
-static int get_base(const struct ufd_pager_guest *guest, uint32_t id, struct record_base *ret)
+int record_get_base_at(const struct ufd_pager_guest *guest, uint32_t place, struct record_base *ret)
 {
 	struct base_layout layout;
-	int r = get(guest, TAG_SNAPSHOT, id, &layout, sizeof(layout));
+	int r = get(guest, TAG_SNAPSHOT, place, &layout, sizeof(layout));
 
 	if (r < 0)
 		return r;
@@ -82,7 +82,8 @@ int record_get_base_of(const struct ufd_pager_guest *guest, const char *consumer
 	struct record_base record;
 
 	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++)
-		if (get_base(guest, i, &record) == 0 && strcmp(record.consumer, consumer) == 0) {
+		if (record_get_base_at(guest, i, &record) == 0 &&
+		    strcmp(record.consumer, consumer) == 0) {
 			*ret = record;
 			return 0;
 		}
@@ -95,7 +96,7 @@ int record_find_base(const struct ufd_pager_guest *guest, const uint8_t digest[I
 	struct record_base record;
 
 	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++)
-		if (get_base(guest, i, &record) == 0 && record.has_base &&
+		if (record_get_base_at(guest, i, &record) == 0 && record.has_base &&
 		    memcmp(record.digest, digest, IMAGE_DIGEST_BYTES) == 0) {
 			*ret = record;
 			return 0;
@@ -120,7 +121,7 @@ static uint32_t find_place(struct ufd_pager_guest *guest, const char *name)
 
 	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++) {
 		struct record_base record = {};
-		int r = get_base(guest, i, &record);
+		int r = record_get_base_at(guest, i, &record);
 
 		if (r == 0 && strcmp(record.consumer, name) == 0)
 			return i;

@@ -34,6 +34,9 @@ struct record_base {
 	bool is_reading;
 };
 int record_put_base_of(struct ufd_pager_guest *guest, const struct record_base *record);
+/* @place: 0 to UFD_MAX_CONSUMERS - 1. Return: 0, -ENOENT. */
+int record_get_base_at(const struct ufd_pager_guest *guest, uint32_t place,
+		       struct record_base *ret);
 /* By the consumer's name. Return: 0, -ENOENT. */
 int record_get_base_of(const struct ufd_pager_guest *guest, const char *consumer,
 		       struct record_base *ret);

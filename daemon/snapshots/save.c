@@ -293,6 +293,8 @@ static int publish(struct saving *saving)
 	text = snapshot_manifest_text(manifest, machine);
 	if (!text)
 		return refusal_set_errno(saving->refusal, -ENOMEM, "manifest not written");
+	if (saving->base.registration)
+		base_begin_commit(&saving->base);
 	return snapshot_files_publish(&saving->files, text, saving->refusal);
 }
 
@@ -410,6 +412,7 @@ static int save(const struct snapshot_request *request, struct snapshot_saved *r
 	}
 	forget_note(&saving);
 	if (r < 0) {
+		base_abandon(&saving.base);
 		if (is_open)
 			snapshot_files_discard(&saving.files);
 		return r;

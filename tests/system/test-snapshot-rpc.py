@@ -21,8 +21,8 @@ dirtyworld.UFDD, dirtyworld.UFDCTL, dirtyworld.VMM = UFDD, UFDCTL, VMM
 
 
 class Stranger(Process):
-    def __init__(self, world):
-        self.monitor = os.path.join(world.folder, "qmp")
+    def __init__(self, world, name="qmp"):
+        self.monitor = os.path.join(world.folder, name)
         super().__init__(sys.executable, FAKE, self.monitor, str(MIB))
 
 
@@ -150,6 +150,26 @@ def punched():
     world.end()
 
 
+def consumers(world):
+    return [one["name"] for one in world.dirty("List").get("parameters", {}).get("consumers", [])]
+
+
+def failed_first(world, guest):
+    other = Stranger(world, "other")
+    reply = save(world, "wrong", qmp=other.monitor)
+    check("a first save that fails tracks nothing any more", is_error(
+        reply, "io.ufd.guest.DriverFailed", "none of guest `g`") and consumers(world) == [], (reply, consumers(world)))
+    guest.ask("mute", "query-cpus-fast")
+    ask(world, "wrong")
+    check("another first one is under way", wait_until(lambda: guest.ask("asked") == "query-cpus-fast")
+          and consumers(world) == ["snapshot"], consumers(world))
+    world.kill()
+    guest.ask("speak")
+    world.start()
+    check("nor does one that dies with ufdd", wait_until(lambda: consumers(world) == []), consumers(world))
+    other.end()
+
+
 def read_meanwhile(world, guest):
     """What somebody else reads, and acknowledges, between the look at a consumer and its read."""
     guest.ask("mute", "query-cpus-fast")
@@ -208,6 +228,7 @@ def main():
     if "error" in guest.attached:
         skip("saves of a guest that is attached by its monitor", "needs the right to trace")
     else:
+        failed_first(world, guest)
         guest.write(*range(0, 512, 3))
         full = save(world, "full")
         check("a guest is saved", full.get("parameters", {}).get("epoch") == 1
