@@ -125,6 +125,8 @@ bool lab_raised(struct probe_run *run, int uffd, struct lab_thread *thread,
 /* It must end within two seconds, or the experiment breaks. */
 intptr_t lab_join(struct probe_run *run, struct lab_thread *thread);
 pid_t lab_thread_id(const struct lab_thread *thread);
+/* Does it wait? One that waits at a page does so when its message comes, and not once it is woken. */
+bool lab_sleeps(const struct lab_thread *thread);
 
 /*
  * Answer every fault of @uffd in a thread of its own until the process ends: wp faults by

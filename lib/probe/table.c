@@ -20,6 +20,7 @@ static const struct probe_family *const families[] = {
 	&probe_family_zap_thp,
 	&probe_family_handshake,
 	&probe_family_messages,
+	&probe_family_waiting,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)

@@ -24,4 +24,5 @@ extern const struct probe_family probe_family_continue, probe_family_continue_ke
 extern const struct probe_family probe_family_access, probe_family_missing, probe_family_kvm,
 	probe_family_mapper;
 extern const struct probe_family probe_family_zap, probe_family_zap_life, probe_family_zap_thp;
-extern const struct probe_family probe_family_handshake, probe_family_messages;
+extern const struct probe_family probe_family_handshake, probe_family_messages,
+	probe_family_waiting;
