@@ -4,9 +4,11 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "fault/engine.h"
 #include "pager/hold.h"
 #include "pager/paged.h"
@@ -40,16 +42,16 @@ static void end(struct dirty_fixture *fixture, struct before_write *hook)
 
 static void expect_saved(struct dirty_fixture *fixture, struct before_write *hook, uint64_t page)
 {
+	_cleanup_(freep) unsigned char *bytes = malloc(fixture->child.page_bytes);
 	struct saved_page saved;
-	const uint64_t *words;
 
+	ck_assert_ptr_nonnull(bytes);
 	ck_assert_msg(before_write_take(hook, &saved), "%s: page %llu was not saved",
 		      fixture->row->what, (unsigned long long)page);
-	words = saved.bytes;
 	ck_assert_uint_eq(saved.memory, fixture->memory);
 	ck_assert_uint_eq(saved.page, page);
-	for (uint64_t i = 0; i < fixture->child.page_bytes / sizeof(*words); i++)
-		ck_assert_uint_eq(words[i], child_word(page, i));
+	child_page(page, fixture->child.page_bytes, bytes);
+	ck_assert_mem_eq(saved.bytes, bytes, fixture->child.page_bytes);
 	before_write_release(hook);
 }
 
