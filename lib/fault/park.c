@@ -21,10 +21,16 @@ void park_add(struct demand *demand, struct mapper *mapper, struct hva_range ran
 		park->wake_at_ns = demand->now_ns + park->delay_ns;
 
 	/* A storm repeats one address: the newest entries are the likely duplicates. */
-	for (unsigned int i = 0; i < park->n && i < 16; i++)
-		if (park->entries[park->n - 1 - i].range.start.v == range.start.v &&
-		    park->entries[park->n - 1 - i].mapper == mapper)
-			return;
+	for (unsigned int i = 0; i < park->n && i < 16; i++) {
+		struct hva_range *known = &park->entries[park->n - 1 - i].range;
+
+		if (park->entries[park->n - 1 - i].mapper != mapper ||
+		    known->start.v != range.start.v)
+			continue;
+		/* a page, and later a run of them that begins there */
+		known->length_bytes = max_u64(known->length_bytes, range.length_bytes);
+		return;
+	}
 	if (park->n == N_PARKED) {
 		park->has_overflowed = true;
 		return;
