@@ -111,7 +111,6 @@ int dirty_log_adopt(struct dirty_log *log)
 		int r = adopt_look(log, i);
 
 		log->settled_discards[i] = UINT64_MAX; /* a former process was told of some */
-
 		if (r)
 			return r;
 	}

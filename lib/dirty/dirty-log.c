@@ -415,69 +415,97 @@ static int keep_discards(struct dirty_log *log, uint32_t slot, struct memory *me
 	uint64_t n_pages = 0;
 	int r;
 
-	/*
-	 * all that was told until now was seen to have happened: it is counted behind its mark, but
-	 * before we were settled
-	 */
+	/* was all seen to have happened? The count is odd before there is a mark to be taken */
 	if (log->settled_discards[memory->id] ==
 	    atomic_load_explicit(&memory->n_discarded, memory_order_acquire))
 		return 0;
 	r = discards_keep(log->guest->view, memory, slot, &n_pages);
+	/* all but the one whose marks were perhaps not there yet when the maps were taken */
 	if (r == 0 && n_pages == 0)
-		log->settled_discards[memory->id] = n_discarded;
+		log->settled_discards[memory->id] = n_discarded & ~UINT64_C(1);
 	*kept_bytes += n_pages * memory->page_bytes;
+	return r;
+}
+
+/* What one read takes. */
+struct taken {
+	uint64_t n_discarded[MAX_MEMORIES]; /* of each memory, before its maps were taken */
+	uint64_t n_pages[MAX_MEMORIES];
+	uint64_t dirty_bytes; /* that are told */
+	uint64_t kept_bytes;  /* that are told again, or later */
+};
+
+static void take_maps(struct dirty_log *log, uint32_t slot, struct taken *taken)
+{
+	bool is_acknowledged = log->acknowledged >> slot & 1;
+
+	for (uint32_t i = 0; i < log->guest->n_memories; i++) {
+		struct memory *memory = log->guest->memories[i];
+		struct dirty_map *map = &memory->dirty.maps[slot];
+
+		if (!map->pending)
+			continue;
+		/* pairs with the release behind the marks of a discard */
+		taken->n_discarded[i] = atomic_load_explicit(&memory->n_discarded,
+							     memory_order_acquire);
+		taken->n_pages[i] = dirty_map_take(map->pending, map->unacked,
+						   memory_n_pages(memory), is_acknowledged);
+	}
+	log->acknowledged &= ~(UINT32_C(1) << slot);
+}
+
+/*
+ * What was taken is protected again before anybody is told of it, but not before the thread that
+ * marked it has taken the protection off.
+ */
+static int protect_taken(struct dirty_log *log, uint32_t slot)
+{
+	if (!log->tracker->protect_again)
+		return 0;
+	if (log->settle)
+		log->settle(log->userdata);
+	return protect_map(log, slot, false);
+}
+
+/* What is not there yet, or is about to go, is not told, or told once more. */
+static int keep_what_will_change(struct dirty_log *log, uint32_t slot, struct taken *taken)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < log->guest->n_memories; i++) {
+		struct memory *memory = log->guest->memories[i];
+		uint64_t deferred_bytes = 0;
+
+		if (!memory->dirty.maps[slot].pending)
+			continue;
+		defer_unfilled(memory, slot, &deferred_bytes);
+		taken->kept_bytes += deferred_bytes;
+		r = keep_discards(log, slot, memory, taken->n_discarded[i], &taken->kept_bytes);
+		taken->dirty_bytes += taken->n_pages[i] * memory->page_bytes - deferred_bytes;
+	}
 	return r;
 }
 
 int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct dirty_epoch *ret)
 {
 	struct consumer *consumer = &log->consumers[slot];
-	struct guest *guest = log->guest;
-	uint64_t n_discarded[MAX_MEMORIES], n_taken[MAX_MEMORIES];
-	uint64_t dirty_bytes = 0, kept_bytes = 0;
-	bool is_acknowledged = log->acknowledged >> slot & 1;
+	struct taken taken = {};
 	int r;
 
 	consumer->stage = CONSUMER_READING;
 	consumer->epoch++;
 	(void)put_consumer(log, slot); /* as long as it was */
-	for (uint32_t i = 0; i < guest->n_memories; i++) {
-		struct memory *memory = guest->memories[i];
-		struct dirty_map *map = &memory->dirty.maps[slot];
-
-		if (!map->pending)
-			continue;
-		n_discarded[i] = atomic_load_explicit(&memory->n_discarded, memory_order_acquire);
-		n_taken[i] = dirty_map_take(map->pending, map->unacked, memory_n_pages(memory),
-					    is_acknowledged);
-	}
-	log->acknowledged &= ~(UINT32_C(1) << slot);
-	/*
-	 * What was taken is protected again before anybody is told of it. And with any tracker: a
-	 * page is there, and may have been written, before the thread that put it there says so; it
-	 * would be deferred, and be missing in the last copy of a guest that stands still.
-	 */
-	if (log->settle)
-		log->settle(log->userdata);
-	r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;
-	for (uint32_t i = 0; r == 0 && i < guest->n_memories; i++) {
-		struct memory *memory = guest->memories[i];
-		uint64_t deferred_bytes = 0;
-
-		if (!memory->dirty.maps[slot].pending)
-			continue;
-		defer_unfilled(memory, slot, &deferred_bytes);
-		kept_bytes += deferred_bytes;
-		r = keep_discards(log, slot, memory, n_discarded[i], &kept_bytes);
-		dirty_bytes += n_taken[i] * memory->page_bytes - deferred_bytes;
-	}
+	take_maps(log, slot, &taken);
+	r = protect_taken(log, slot);
+	if (r == 0)
+		r = keep_what_will_change(log, slot, &taken);
 	if (r < 0) {
 		dirty_log_take_back(log, slot);
 		return r;
 	}
 	consumer->unacked_uncertain_bytes = consumer->pending_uncertain_bytes;
 	consumer->unacked_strange = consumer->pending_strange;
-	consumer->pending_uncertain_bytes = kept_bytes;
+	consumer->pending_uncertain_bytes = taken.kept_bytes;
 	consumer->pending_strange = 0;
 	consumer->taken_ns = now_ns;
 	consumer->stage = CONSUMER_STARTED;
@@ -487,8 +515,8 @@ int dirty_log_take(struct dirty_log *log, uint32_t slot, uint64_t now_ns, struct
 		.epoch = consumer->epoch,
 		.begun_ns = consumer->begun_ns,
 		.taken_ns = now_ns,
-		.dirty_bytes = dirty_bytes,
-		.uncertain_bytes = min_u64(consumer->unacked_uncertain_bytes, dirty_bytes),
+		.dirty_bytes = taken.dirty_bytes,
+		.uncertain_bytes = min_u64(consumer->unacked_uncertain_bytes, taken.dirty_bytes),
 		.n_strange = consumer->unacked_strange,
 	};
 	return 0;

@@ -69,7 +69,9 @@ struct dirty_log {
 	uint64_t settled_discards[MAX_MEMORIES];
 	/*
 	 * Returns when whatever the demand thread has marked is no longer protected: between the two, a
-	 * page may be taken and protected again too early. NULL: there is no such thread.
+	 * page may be taken and protected again too early. NULL: there is no such thread. With a tracker
+	 * that is not sync nothing is waited for: see n_discarded of struct memory for discards. A page
+	 * that is put there and written while we read may be told one epoch later.
 	 */
 	void (*settle)(void *userdata);
 	void *userdata;	       /* for @settle */

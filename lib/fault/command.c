@@ -62,19 +62,7 @@ static void command_wake(struct demand *demand, const struct command *command)
 
 static void command_discard(struct demand *demand, struct command *command)
 {
-	struct memory *memory = command->memory;
-	uint64_t n;
-
-	before_write_lose(demand, memory, command->pages);
-	n = page_states_move_all(&memory->states, command->pages, PAGE_ABSENT, PAGE_REMOVED);
-	n += page_states_move_all(&memory->states, command->pages, PAGE_FILLING, PAGE_REMOVED);
-	(void)page_states_move_all(&memory->states, command->pages, PAGE_PRESENT, PAGE_REMOVED);
-	demand_settled(demand, memory, n);
-	stall_forget(demand, memory, command->pages);
-	memory_mark_dirty(memory, command->pages);
-	count_add(&memory->n_discarded, 1);
-	demand_note(demand, FLIGHT_REMOVED, memory, command->pages.first,
-		    (int64_t)command->pages.count);
+	(void)discard_pages(demand, command->memory, command->pages);
 	command_wake(demand, command);
 }
 

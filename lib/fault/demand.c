@@ -79,19 +79,25 @@ static void demand_answers(struct demand *demand)
 	}
 }
 
+/* What has happened until now; it may fill pages. */
+static void demand_looked(struct demand *demand, const struct uring_completion *completions,
+			  unsigned int n)
+{
+	demand->looked_ns = demand->now_ns;
+	for (unsigned int i = 0; i < n; i++)
+		demand_completion(demand, &completions[i]);
+}
+
 static int demand_look(struct demand *demand, uint64_t timeout_ns)
 {
 	struct uring_completion completions[N_COMPLETIONS];
 	unsigned int n = 0;
-	int r;
+	int r = uring_wait(demand->ring, timeout_ns, completions, N_COMPLETIONS, &n);
 
-	r = uring_wait(demand->ring, timeout_ns, completions, N_COMPLETIONS, &n);
 	if (r < 0)
 		return r;
 	demand->now_ns = clock_now_ns();
-	demand->looked_ns = demand->now_ns;
-	for (unsigned int i = 0; i < n; i++)
-		demand_completion(demand, &completions[i]);
+	demand_looked(demand, completions, n);
 	return 0;
 }
 
@@ -139,15 +145,21 @@ static uint64_t until_ns(const struct demand *demand, uint64_t at_ns)
 				   : (at_ns > demand->now_ns ? at_ns - demand->now_ns : 0);
 }
 
+/* It lives. */
+static void demand_beat(struct demand *demand)
+{
+	demand->now_ns = clock_now_ns();
+	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
+	board_beat(demand);
+}
+
 int demand_step(struct demand *demand, uint64_t *ret_sleep_ns)
 {
 	uint64_t retry_at_ns, sleep_ns = demand->config.sleep_max_ns, background_ns;
 	bool any = false;
 	int r;
 
-	demand->now_ns = clock_now_ns();
-	atomic_store_explicit(&demand->pulse, demand->pulse + 1, memory_order_relaxed);
-	board_beat(demand);
+	demand_beat(demand);
 	demand_tell_lost(demand);
 	*ret_sleep_ns = 0;
 	if (demand->now_ns - demand->looked_ns >= LOOK_NS ||
@@ -216,14 +228,21 @@ static void demand_arm(struct demand *demand)
 
 int demand_sleep(struct demand *demand, uint64_t sleep_ns)
 {
+	struct uring_completion completions[N_COMPLETIONS];
+	unsigned int n = 0;
 	int r;
 
 	demand_arm(demand);
-	/* release: who sees it sees all that we have marked; see demand_is_asleep() */
+	/* release: who sees it sees all that we have done; see demand_is_asleep() */
 	atomic_store_explicit(&demand->board->is_asleep, 1, memory_order_release);
-	r = demand_look(demand, sleep_ns);
+	r = uring_wait(demand->ring, sleep_ns, completions, N_COMPLETIONS, &n);
+	/* before a page is filled that the guest may write at once */
+	demand_beat(demand);
 	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_seq_cst);
-	return r;
+	if (r < 0)
+		return r;
+	demand_looked(demand, completions, n);
+	return 0;
 }
 
 /*

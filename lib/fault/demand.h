@@ -118,6 +118,7 @@ const struct fault_counters *demand_counters(const struct demand *demand);
 uint64_t demand_pulse(const struct demand *demand);
 /*
  * In its wait for something to happen, where it stays for sleep_max_ns at most. If so, it has applied all that it
- * has read. Context: any; acquire.
+ * has read, and finished all that it had begun: each page that it put into memory is present, each that it marked as
+ * written has lost its protection. Context: any; acquire.
  */
 bool demand_is_asleep(const struct demand *demand);

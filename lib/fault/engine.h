@@ -150,6 +150,11 @@ void put_clear(struct demand *demand, const struct slot *slot);
 /* Take over the puts of a former process, slot by slot; all other claims of it are void. */
 void put_recover(struct demand *demand);
 
+/* ---- discard.c ---- */
+
+/* @pages read zero from now on. Return: how many of them had not been filled; who waits for them is to be woken. */
+uint64_t discard_pages(struct demand *demand, struct memory *memory, struct page_range pages);
+
 /* ---- foreign.c: pages that others made ---- */
 
 void foreign_touch(struct demand *demand, struct slot *slot, uint64_t page);

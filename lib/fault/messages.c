@@ -28,7 +28,6 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 		uint64_t first = max_u64(mapping->range.start.v, range.start.v);
 		uint64_t last = min_u64(mapping->range.start.v + mapping->range.length_bytes, end);
 		struct page_range pages;
-		uint64_t n_settled;
 
 		/* A page that is removed only in part keeps its content in the rest. */
 		first = align_up(first, memory->page_bytes);
@@ -37,18 +36,8 @@ static void message_remove(struct demand *demand, struct mapper *mapper, struct 
 			continue;
 		pages.first = mapping_page(mapping, (struct hva){ first });
 		pages.count = (last - first) / memory->page_bytes;
-		before_write_lose(demand, memory, pages);
-		n_settled = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
-		n_settled += page_states_move_all(&memory->states, pages, PAGE_FILLING,
-						  PAGE_REMOVED);
-		(void)page_states_move_all(&memory->states, pages, PAGE_PRESENT, PAGE_REMOVED);
-		demand_settled(demand, memory, n_settled);
-		stall_forget(demand, memory, pages);
-		memory_mark_dirty(memory, pages);
-		count_add(&memory->n_discarded, 1);
-		demand_note(demand, FLIGHT_REMOVED, memory, pages.first, (int64_t)pages.count);
 		/* who waited anywhere for a fill that is now void faults again, and gets zeros */
-		if (n_settled)
+		if (discard_pages(demand, memory, pages))
 			fill_wake_others(demand, memory, pages, NULL);
 	}
 }

@@ -12,31 +12,31 @@
 
 #define HOLES_BYTES (64 * MIB) /* that the demand thread looks at at once */
 
-/*
- * The demand thread has seen who is armed, and is in nobody's map that is not; what it has marked
- * as written has lost its protection.
- */
-static void tell_demand(void *userdata)
+/* The demand thread has seen who is armed, and is in nobody's map that is not. */
+static void tell_demand(struct ufd_pager_guest *paged)
 {
 	struct command track = { .kind = COMMAND_TRACK };
 
-	(void)paged_command(userdata, &track);
+	(void)paged_command(paged, &track);
 }
 
-/* A discard that the guest has done was read by the demand thread, and perhaps not marked yet. */
-static void await_marks(struct ufd_pager_guest *paged)
+/*
+ * The demand thread has finished all that it had begun: discards that it has read are marked, what it
+ * has put into memory is present, what it has marked as written has lost its protection.
+ */
+static void await_demand(void *userdata)
 {
-	struct demand *demand = paged_demand(paged);
+	const struct demand *demand = paged_demand(userdata);
 
 	if (demand && !demand_is_asleep(demand))
-		tell_demand(paged);
+		tell_demand(userdata);
 }
 
 void track_init(struct ufd_pager_guest *paged)
 {
 	dirty_log_init(&paged->dirty, paged->guest,
 		       paged->opts.track == UFD_TRACK_WP ? &tracker_wp : &tracker_scan);
-	paged->dirty.settle = tell_demand;
+	paged->dirty.settle = await_demand;
 	paged->dirty.userdata = paged;
 }
 
@@ -304,7 +304,7 @@ static int start_another(struct ufd_pager_guest *paged, uint32_t slot)
 {
 	int r;
 
-	await_marks(paged);
+	await_demand(paged);
 	r = dirty_log_harvest(&paged->dirty);
 	if (r == 0)
 		r = look_at_files(paged);
@@ -387,7 +387,7 @@ static int read_epoch(struct ufd_pager_guest *paged, uint32_t slot, uint64_t ack
 	r = dirty_log_acknowledge(log, slot, acknowledge);
 	if (r)
 		return -ESTALE;
-	await_marks(paged);
+	await_demand(paged);
 	r = dirty_log_harvest(log);
 	if (r == 0)
 		r = look_at_files(paged);

@@ -64,7 +64,7 @@ static void discard(struct area *area, struct page_range pages, bool is_remove)
 	thread_discard(thread, area, pages, is_remove);
 }
 
-static void act_discard(void)
+void chaos_discard(void)
 {
 	struct area *area = any_area();
 
@@ -492,7 +492,7 @@ static const struct {
 	{ act_run_thread, 330 },
 	{ act_source, 70 },
 	{ act_chore, 40 },
-	{ act_discard, 30 },
+	{ chaos_discard, 30 },
 	{ act_swap_out, 30 },
 	{ act_signal, 15 },
 	{ act_punch, 12 },

@@ -82,6 +82,13 @@ void crash_restore(void)
 
 /* ---- stores into the ledger ---- */
 
+void store_point(void)
+{
+	(void)crash_point();
+	if (chance_below(3) == 0)
+		harvest_others();
+}
+
 static void check_move(enum page_state from, enum page_state to)
 {
 	static const char *const may_become[PAGE_STATES] = {
@@ -105,12 +112,12 @@ bool __wrap_page_states_move(struct page_states *states, uint64_t page, enum pag
 	bool has_moved;
 
 	check_move(from, to);
-	(void)crash_point();
+	store_point();
 	has_moved = __real_page_states_move(states, page, from, to);
 	if (has_moved)
 		trace("  page %llu of %llu pages: state %llu to %llu", page, states->n_pages, from,
 		      to);
-	(void)crash_point();
+	store_point();
 	return has_moved;
 }
 
@@ -124,11 +131,11 @@ uint64_t __wrap_page_states_move_all(struct page_states *states, struct page_ran
 	uint64_t n_moved;
 
 	check_move(from, to);
-	(void)crash_point();
+	store_point();
 	n_moved = __real_page_states_move_all(states, range, from, to);
 	if (n_moved)
 		trace("  pages %llu+%llu: state %llu to %llu", range.first, range.count, from, to);
-	(void)crash_point();
+	store_point();
 	return n_moved;
 }
 
@@ -141,9 +148,9 @@ int __wrap_ledger_put_record(struct ledger *to, uint32_t tag, uint32_t id, const
 {
 	int r;
 
-	(void)crash_point();
+	store_point();
 	r = __real_ledger_put_record(to, tag, id, data, n_data);
-	(void)crash_point();
+	store_point();
 	return r;
 }
 
@@ -151,7 +158,7 @@ void __real_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id);
 void __wrap_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id);
 void __wrap_ledger_drop_record(struct ledger *to, uint32_t tag, uint32_t id)
 {
-	(void)crash_point();
+	store_point();
 	__real_ledger_drop_record(to, tag, id);
-	(void)crash_point();
+	store_point();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Included before lib/guest/dirty-map.c, as the model links it: the engine may die before and after each
- * store into a map of written pages.
+ * Included before lib/guest/dirty-map.c, as the model links it: the engine may die, and others go on, before and after
+ * each store into a map of written pages.
  */
 #pragma once
 
@@ -9,15 +9,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-bool crash_point(void);
+void store_point(void);
+bool midway_stop(bool is_likely);
 
 static inline uint64_t step_or(_Atomic uint64_t *word, uint64_t bits)
 {
 	uint64_t before;
 
-	(void)crash_point();
+	store_point();
 	before = atomic_fetch_or_explicit(word, bits, memory_order_seq_cst);
-	(void)crash_point();
+	store_point();
+	(void)midway_stop(true);
 	return before;
 }
 
@@ -25,9 +27,9 @@ static inline uint64_t step_and(_Atomic uint64_t *word, uint64_t bits)
 {
 	uint64_t before;
 
-	(void)crash_point();
+	store_point();
 	before = atomic_fetch_and_explicit(word, bits, memory_order_seq_cst);
-	(void)crash_point();
+	store_point();
 	return before;
 }
 

@@ -138,6 +138,11 @@ bool engine_has_ended(void)
 	return demand->has_ended;
 }
 
+bool engine_is_asleep(void)
+{
+	return demand_is_asleep(demand);
+}
+
 /* ---- rounds ---- */
 
 /* Nothing is absent of what a living process maps. */

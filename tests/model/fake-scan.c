@@ -3,7 +3,8 @@
  * The fake kernel's PAGEMAP_SCAN, and what else a harvest of written pages asks. Behaves as docs/kernel.md says.
  *
  * A harvest runs beside everybody else. So whenever it enters the kernel, others may go on before the
- * call and after it: threads of the guest and the engine itself (harvest_others()).
+ * call and after it: threads of the guest and the engine itself, which may be anywhere in a round of its
+ * (harvest_others()).
  */
 #include <errno.h>
 #include <string.h>
@@ -25,22 +26,30 @@ void harvest_begin(void)
 
 void harvest_end(void)
 {
+	midway_finish();
 	is_harvesting = false;
+}
+
+/* Of a guest that stands still the kernel goes on with what was asked of it, but takes no page. */
+static void run_thread(struct thread *thread)
+{
+	if (!world.is_still || thread->state == THREAD_EVENT_READ)
+		thread_run(thread);
 }
 
 void harvest_others(void)
 {
+	if (midway_stop(false))
+		return;
 	if (!is_harvesting || world.is_calm || world.is_frozen || engine_has_ended())
 		return;
 	/* a dead engine's successor must not be met in the middle of its harvest */
 	is_harvesting = false;
 	for (uint64_t n = chance_below(chance_below(4) ? 2 : 8); n && !world.is_frozen; n--) {
-		struct thread *thread = &world.threads[chance_below(world.n_threads)];
-
 		if (chance_below(3))
-			thread_run(thread);
+			run_thread(&world.threads[chance_below(world.n_threads)]);
 		else
-			engine_round();
+			midway_go_on();
 	}
 	is_harvesting = true;
 }
@@ -48,6 +57,7 @@ void harvest_others(void)
 int nanosleep(const struct timespec *time, struct timespec *ret_left)
 {
 	world.now_ns += (uint64_t)time->tv_nsec;
+	midway_let_go();
 	for (unsigned int i = 0; i < 4; i++)
 		harvest_others();
 	return 0;

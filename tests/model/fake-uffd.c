@@ -112,6 +112,7 @@ static int fill_pages(struct fill *fill, uint64_t length_bytes, const void *from
 	uint64_t done = 0;
 	int outcome = 0;
 
+	midway_check_awake();
 	for (; done < length_bytes; done += page_bytes) {
 		/* a discard may begin between two pages */
 		if (done && chance_one_in(100))
@@ -129,6 +130,7 @@ static int fill_pages(struct fill *fill, uint64_t length_bytes, const void *from
 	if (!(fill->flags & UFFD_FILL_NO_WAKE))
 		uffd_wake_threads(fill->process, area_address(fill->area, fill->page), done);
 	(void)crash_point();
+	(void)midway_stop(true);
 	*ret_done_bytes = world.is_frozen ? length_bytes : done;
 	return world.is_frozen ? 0 : outcome;
 }

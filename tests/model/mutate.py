@@ -40,10 +40,8 @@ MUTATIONS = {
     'graduate-before-complete': ('tell.c', [(
         'if (count_get(&memory->n_absent) && guest_view_has_memory(demand->view, memory))',
         'if (count_get(&memory->n_absent) > 3 && guest_view_has_memory(demand->view, memory))')]),
-    'source-after-discard': ('messages.c', [(
-        '''		n_settled += page_states_move_all(&memory->states, pages, PAGE_FILLING,
-						  PAGE_REMOVED);
-''', '')]),
+    'source-after-discard': ('discard.c', [(
+        '	n += page_states_move_all(&memory->states, pages, PAGE_FILLING, PAGE_REMOVED);\n', '')]),
     'park-without-wake': ('park.c', [(
         '		(void)uffd_wake(park->entries[i].mapper->uffd, park->entries[i].range);\n', '')]),
     'puts-not-noted': ('put.c', [('pages.count << FIRST_BITS', '0 * pages.count << FIRST_BITS')]),
@@ -68,8 +66,26 @@ MUTATIONS = {
     'filling-is-told': ('dirty-log.c', [(
         'if (state == PAGE_PRESENT || state == PAGE_REMOVED)', 'if (true || state == PAGE_PRESENT)')]),
     'vector-forgotten': ('dirty-adopt.c', [('	scan_recover(log->guest);\n', '')]),
-    'wp-not-protected-again': ('dirty-log.c', [(
-        'r = log->tracker->protect_again ? protect_map(log, slot, false) : 0;', 'r = 0;')]),
+    'wp-not-protected-again': ('dirty-log.c', [('return protect_map(log, slot, false);', 'return 0;')]),
+    'wp-not-settled': ('dirty-log.c', [('	if (log->settle)\n', '	if (false)\n')]),
+    'asleep-while-filling': ('demand.c', [
+        ('	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_seq_cst);\n', ''),
+        ('''	demand_looked(demand, completions, n);
+	return 0;
+}
+
+/*
+''', '''	demand_looked(demand, completions, n);
+	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_seq_cst);
+	return 0;
+}
+
+/*
+''')]),
+    'discard-counted-late': ('discard.c', [('	count(memory);\n	n = page', '	n = page'), (
+        '	count(memory);\n	demand_note', '	count(memory);\n	count(memory);\n	demand_note')]),
+    'discard-counted-early': ('discard.c', [('	count(memory);\n	n = page', '	count(memory);\n	count(memory);\n	n = page'), (
+        '	count(memory);\n	demand_note', '	demand_note')]),
     'lost-reply-forgotten': ('dirty-log.c', [('''	if (epoch == consumer->epoch)
 		log->acknowledged |= UINT32_C(1) << slot;
 	else

@@ -117,6 +117,7 @@ void engine_open_area(struct area *area);
 /* One round or sleep, and nothing else: whoever calls finds out whether the engine has died. */
 void engine_round(void);
 bool engine_has_ended(void);
+bool engine_is_asleep(void);
 /* No source is asked. */
 bool engine_is_idle(void);
 /* Invariants that hold between any two calls. */
@@ -130,10 +131,26 @@ unsigned int engine_page_state(const struct model_memory *memory, uint64_t page)
 
 /* ---- fake-scan.c ---- */
 
-/* Between them others go on whenever the kernel is entered. */
+/* Between them others go on whenever the kernel is entered, or the ledger stored into. */
 void harvest_begin(void);
 void harvest_end(void);
 void harvest_others(void);
+
+/* ---- midway.c ---- */
+
+/* A part of a round of the engine, or the rest of it; or nothing, if it is held. */
+void midway_go_on(void);
+/* Somebody waits for it, as long as it takes. */
+void midway_let_go(void);
+/* It stands between two rounds afterwards. */
+void midway_finish(void);
+/*
+ * The engine may stop here, if it runs on its way; @is_likely: others can see what it has done.
+ * Return: false if it is somebody else who calls.
+ */
+bool midway_stop(bool is_likely);
+/* The engine fills a page. */
+void midway_check_awake(void);
 
 /* ---- tracking.c: consumers of what was written ---- */
 
@@ -157,6 +174,8 @@ void tracking_check(void);
 
 /* Return: true if the kernel is frozen, that is, the engine is dead already. */
 bool crash_point(void);
+/* Before and after each store into the ledger. */
+void store_point(void);
 void crash_arm(uint64_t n_points);
 /* The ledger that is to be kept; -EBADF: none. */
 void crash_watch(int ledger_fd);
@@ -172,6 +191,8 @@ unsigned int coverage_report(uint64_t n_wanted);
 
 /* One thing happens: to the guest, the engine, or the machine. */
 void chaos_step(void);
+/* A thread that has nothing else to do begins to discard pages. */
+void chaos_discard(void);
 /* Take out an area that is leaving, if the engine lets it go already. */
 void chaos_unplug(struct area *area);
 /* Forget announcements of a former episode. */

@@ -23,6 +23,13 @@ static const char *const names[N_CONSUMERS] = { "first", "second", "third" };
 
 /* ---- life ---- */
 
+/* As lib/pager does. */
+static void await_engine(void *userdata)
+{
+	if (!engine_is_asleep())
+		midway_finish();
+}
+
 static int protect_all(struct guest *guest, bool is_protected)
 {
 	int r = 0;
@@ -45,6 +52,7 @@ void tracking_build(struct guest *guest, bool is_new)
 	n_builds++;
 	dirty_log_init(&dirty_log, guest,
 		       world.processes[0].is_wp_async ? &tracker_scan : &tracker_wp);
+	dirty_log.settle = await_engine;
 	if (is_new)
 		return;
 	if (dirty_log_adopt(&dirty_log))
@@ -97,6 +105,7 @@ static bool tell(unsigned int kind)
 {
 	unsigned int n_before = n_builds;
 
+	harvest_end();
 	engine_command(kind, NULL, (struct page_range){}, false);
 	return n_builds == n_before;
 }
@@ -107,6 +116,7 @@ static int start_first(uint32_t slot)
 	dirty_log_arm(&dirty_log, slot);
 	if (!world.is_frozen && !tell(COMMAND_TRACK))
 		return -EOWNERDEAD;
+	harvest_begin();
 	return protect_all(dirty_log.guest, true);
 }
 
@@ -119,6 +129,7 @@ static int start_another(uint32_t slot)
 	dirty_log_arm(&dirty_log, slot);
 	if (!world.is_frozen && !tell(COMMAND_TRACK))
 		return -EOWNERDEAD;
+	harvest_begin();
 	return dirty_log_protect_pending(&dirty_log);
 }
 
@@ -198,7 +209,30 @@ static void stop(unsigned int number)
 
 enum answer { ANSWER_EPOCH, ANSWER_AGAIN, ANSWER_NONE };
 
-static enum answer read_once(unsigned int number, struct dirty_epoch *ret)
+/* The guest does what it can while the engine does something, and is paused. */
+static void stand_still(void)
+{
+	for (unsigned int i = 0; i < 8 && !world.is_frozen && !engine_has_ended(); i++) {
+		midway_go_on();
+		for (unsigned int j = 0; j < world.n_threads; j++)
+			thread_run(&world.threads[j]);
+	}
+	world.is_still = true;
+}
+
+/* Between the harvest and the taking of the maps. */
+static void discard_between(void)
+{
+	if (world.is_calm || world.is_frozen || engine_has_ended() || chance_below(2))
+		return;
+	if (!world.is_still)
+		chaos_discard();
+	midway_go_on();
+	midway_go_on();
+}
+
+/* @is_still: the guest is paused before, whatever the engine is doing. */
+static enum answer read_once(unsigned int number, bool is_still, struct dirty_epoch *ret)
 {
 	uint32_t slot;
 	int r;
@@ -206,15 +240,20 @@ static enum answer read_once(unsigned int number, struct dirty_epoch *ret)
 	if (dirty_log_find(&dirty_log, names[number], &slot))
 		model_fail("consumer %u is forgotten", number);
 	harvest_begin();
+	if (is_still)
+		stand_still();
+	await_engine(NULL);
 	r = dirty_log_acknowledge(&dirty_log, slot, world.consumers[number].epoch);
 	if (r && !world.is_frozen)
 		model_fail("consumer %u has epoch %llu, which is unknown", number,
 			   (unsigned long long)world.consumers[number].epoch);
 	if (r == 0)
 		r = dirty_log_harvest(&dirty_log);
+	discard_between();
 	if (r == 0)
 		r = dirty_log_take(&dirty_log, slot, world.now_ns, ret);
 	harvest_end();
+	world.is_still = false;
 	if (world.is_frozen) {
 		engine_recover();
 		return ANSWER_AGAIN;
@@ -265,19 +304,38 @@ static uint64_t copy(unsigned int number, const struct dirty_epoch *epoch)
 	return n;
 }
 
-static enum answer take(unsigned int number, struct dirty_epoch *ret)
+static enum answer take(unsigned int number, bool is_still, struct dirty_epoch *ret)
 {
 	enum answer answer;
 
 	do
-		answer = read_once(number, ret);
+		answer = read_once(number, is_still, ret);
 	while (answer == ANSWER_AGAIN);
 	return answer;
+}
+
+/* What is about to go, or was put in by an engine that died, is told later. */
+static bool is_settled(const struct expected *expected)
+{
+	return !expected->is_unknown && !expected->n_discards && !expected->is_in_doubt;
+}
+
+static void compare(unsigned int number)
+{
+	for (unsigned int i = 0; i < world.n_memories; i++)
+		for (uint64_t page = 0; page < world.memories[i].n_pages; page++)
+			if (is_settled(&world.memories[i].expected[page]) &&
+			    world.consumers[number].seen[i][page] <
+				    world.memories[i].expected[page].n_changes)
+				model_fail(
+					"page %llu of memory %u changed, and consumer %u was not told",
+					(unsigned long long)page, i, number);
 }
 
 void tracking_act(void)
 {
 	unsigned int number = (unsigned int)chance_below(N_CONSUMERS);
+	bool is_still = chance_below(3) == 0;
 	struct dirty_epoch epoch;
 
 	if (!world.consumers[number].is_started) {
@@ -289,12 +347,17 @@ void tracking_act(void)
 		stop(number);
 		return;
 	}
-	if (take(number, &epoch) != ANSWER_EPOCH)
+	if (chance_below(2))
+		chaos_discard();
+	if (take(number, is_still, &epoch) != ANSWER_EPOCH)
 		return;
-	if (chance_below(6) == 0)
+	if (chance_below(6) == 0) {
 		trace("consumer %llu does not get epoch %llu", number, epoch.epoch, 0, 0);
-	else
-		(void)copy(number, &epoch);
+		return;
+	}
+	(void)copy(number, &epoch);
+	if (is_still)
+		compare(number);
 }
 
 /* ---- what must hold ---- */
@@ -319,28 +382,17 @@ void tracking_ignore(const struct model_memory *memory, uint64_t page)
 			memory->expected[page].n_changes;
 }
 
-static void compare(unsigned int number)
-{
-	for (unsigned int i = 0; i < world.n_memories; i++)
-		for (uint64_t page = 0; page < world.memories[i].n_pages; page++)
-			if (!world.memories[i].expected[page].is_unknown &&
-			    world.consumers[number].seen[i][page] <
-				    world.memories[i].expected[page].n_changes)
-				model_fail(
-					"page %llu of memory %u changed, and consumer %u was not told",
-					(unsigned long long)page, i, number);
-}
-
 void tracking_check(void)
 {
 	struct dirty_epoch epoch;
 
 	for (unsigned int i = 0; i < N_CONSUMERS && !engine_has_ended(); i++) {
-		if (!world.consumers[i].is_started || take(i, &epoch) != ANSWER_EPOCH)
+		if (!world.consumers[i].is_started || take(i, false, &epoch) != ANSWER_EPOCH)
 			continue;
 		(void)copy(i, &epoch);
 		compare(i);
-		if (take(i, &epoch) == ANSWER_EPOCH && copy(i, &epoch) && !epoch.uncertain_bytes)
+		if (take(i, false, &epoch) == ANSWER_EPOCH && copy(i, &epoch) &&
+		    !epoch.uncertain_bytes)
 			model_fail("consumer %u is told of pages while nothing happens", i);
 	}
 }

@@ -5,7 +5,8 @@
  * Theory of operation. The fake kernel (fake-*.c) stands in for lib/kernel and for the clock, and
  * keeps everything here. One random schedule at a time (an episode) drives three parties in turn,
  * all on one thread: the guest's threads (guest-thread.c), whoever else touches the memory
- * (chaos.c), and the real data plane (engine.c calls demand_step() and demand_sleep()).
+ * (chaos.c), and the real data plane (engine.c calls demand_step() and demand_sleep()). Only who reads what
+ * was written meets the data plane in the middle of a round (midway.c).
  *
  * A page's content is a token of 64 bits, which lies at the first and the last 8 bytes of the page
  * wherever the page is bytes in a buffer. What a page must read is kept by oracle.c.
@@ -180,6 +181,7 @@ struct world {
 	bool may_track;
 	unsigned int crash_weight; /* crashes mend lost wake-ups: some episodes have few or none */
 	bool is_calm;		   /* nothing fails by chance */
+	bool is_still;		   /* the guest is paused: none of its threads runs */
 
 	uint64_t crash_in; /* crash points until the engine dies; 0: it lives */
 	bool is_frozen;
