@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct probe_family *const families[] = {
+	&probe_family_features,
 	&probe_family_trackable,
 	&probe_family_trackable_async,
 	&probe_family_trackable_rules,
@@ -24,6 +25,8 @@ static const struct probe_family *const families[] = {
 	&probe_family_handshake,
 	&probe_family_messages,
 	&probe_family_waiting,
+	&probe_family_lifecycle,
+	&probe_family_events,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)

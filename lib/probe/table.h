@@ -13,6 +13,7 @@ struct probe_family {
 extern const struct probe_family probe_family_fill;
 extern const struct probe_family probe_family_fill_huge;
 extern const struct probe_family probe_family_fill_results;
+extern const struct probe_family probe_family_features;
 extern const struct probe_family probe_family_trackable;
 extern const struct probe_family probe_family_trackable_async;
 extern const struct probe_family probe_family_trackable_notify;
@@ -28,4 +29,4 @@ extern const struct probe_family probe_family_access, probe_family_missing, prob
 	probe_family_mapper;
 extern const struct probe_family probe_family_zap, probe_family_zap_life, probe_family_zap_thp;
 extern const struct probe_family probe_family_handshake, probe_family_messages,
-	probe_family_waiting;
+	probe_family_waiting, probe_family_lifecycle, probe_family_events;
