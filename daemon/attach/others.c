@@ -79,10 +79,23 @@ static int attach_one(struct paging *paging, const struct plan_memory *memory,
 	paging_lock(paging);
 	r = plan_apply(&plan, paging, &mapper, refusal);
 	paging_unlock(paging);
+	if (r < 0)
+		paging_let_arriving_go(paging);
 	return r;
 }
 
-/* @n_before: mappers that came with the plan, and whose mappings it lists. */
+/* One of the first @n_mappers, with its mappings? */
+static bool is_served(struct paging *paging, size_t n_mappers, pid_t pid)
+{
+	bool has_mapping;
+
+	paging_lock(paging);
+	has_mapping = paging->guest && paging_has_mapping(paging, pid);
+	paging_unlock(paging);
+	return has_mapping && is_mapper(paging, n_mappers, pid);
+}
+
+/* @n_before: mappers that were there before, or came with the plan, and whose mappings it lists. */
 static int attach_mappers_of(struct paging *paging, size_t n_before,
 			     const struct plan_memory *memory, const struct arrival_rights *rights,
 			     struct refusal *refusal)
@@ -101,7 +114,7 @@ static int attach_mappers_of(struct paging *paging, size_t n_before,
 	for (size_t i = 0; i < maps.n_maps; i++) {
 		pid_t pid = maps.maps[i].pid;
 
-		if (pid == before || is_mapper(paging, n_before, pid))
+		if (pid == before || is_served(paging, n_before, pid))
 			continue;
 		before = pid;
 		r = attach_one(paging, memory, &maps, pid, rights, refusal);

@@ -137,6 +137,16 @@ bool paging_has_process(struct paging *paging, pid_t pid)
 	return is_mapper;
 }
 
+bool paging_has_mapping(struct paging *paging, pid_t pid)
+{
+	UFD_OPTS(ufd_mapping_info, info);
+
+	for (uint32_t i = 0; ufd_pager_mapping_info(paging->guest, i, &info) == 0; i++)
+		if (info.pid == pid)
+			return true;
+	return false;
+}
+
 bool paging_is_wp_sync(const struct paging *paging)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
@@ -159,6 +169,30 @@ int paging_keep(struct paging *paging, struct refusal *refusal)
 	const struct paging_engine *engine = paging->engine;
 
 	return engine->keeper ? engine->keeper->keep(engine->keeper_data, paging, refusal) : 0;
+}
+
+/* Our fd is still open: nobody reads zeros while the process's own copy goes. */
+static void let_go(struct paging *paging, struct process_attachment *attachment)
+{
+	_cleanup_(refusal_done) struct refusal refusal = {};
+	struct process_opts opts = PROCESS_OPTS_DEFAULT;
+
+	if (attachment->uffd >= 0 && process_detach(attachment, &opts, &refusal) < 0)
+		log_warning(LOG_FIELDS(.guest = paging->name),
+			    "process %d keeps its copy of the userfaultfd: %s", attachment->pid,
+			    json_string_value(json_object_get(refusal.parameters, "message")));
+	process_attachment_done(attachment);
+}
+
+void paging_let_arriving_go(struct paging *paging)
+{
+	struct process_attachment arriving;
+
+	paging_lock(paging);
+	arriving = paging->arriving;
+	paging->arriving = (struct process_attachment)PROCESS_ATTACHMENT_NONE;
+	paging_unlock(paging);
+	let_go(paging, &arriving);
 }
 
 static int keep_arriving(struct paging *paging, struct process_attachment arriving,
@@ -188,6 +222,7 @@ int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts 
 	struct process_attachment attachment = PROCESS_ATTACHMENT_NONE;
 	int r;
 
+	paging_let_arriving_go(paging);
 	opts->on_made = on_made;
 	opts->userdata = paging;
 	attachment.pid = pid;
@@ -317,19 +352,6 @@ int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job 
 			return -ETIMEDOUT;
 		nanosleep(&between, NULL); /* somebody else's turn */
 	}
-}
-
-/* Our fd is still open: nobody reads zeros while the process's own copy goes. */
-static void let_go(struct paging *paging, struct process_attachment *attachment)
-{
-	_cleanup_(refusal_done) struct refusal refusal = {};
-	struct process_opts opts = PROCESS_OPTS_DEFAULT;
-
-	if (attachment->uffd >= 0 && process_detach(attachment, &opts, &refusal) < 0)
-		log_warning(LOG_FIELDS(.guest = paging->name),
-			    "process %d keeps its copy of the userfaultfd: %s", attachment->pid,
-			    json_string_value(json_object_get(refusal.parameters, "message")));
-	process_attachment_done(attachment);
 }
 
 bool paging_may_run_already(const struct paging *paging)

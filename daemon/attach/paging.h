@@ -116,6 +116,9 @@ void paging_begin(struct paging *paging, struct ufd_pager_guest *guest);
 /* Does the process map a memory of a guest that is served? Context: job, without the lock. */
 bool paging_has_process(struct paging *paging, pid_t pid);
 
+/* Is it a mapper with a mapping? A crash may have come between the two. With the lock held. */
+bool paging_has_mapping(struct paging *paging, pid_t pid);
+
 /* Are its userfaultfds without asynchronous write-protection, for synchronous tracking? With an engine's guest. */
 bool paging_is_wp_sync(const struct paging *paging);
 
@@ -124,11 +127,14 @@ int paging_admit(struct paging *paging, const struct plan *plan, pid_t pid,
 		 struct refusal *refusal);
 int paging_keep(struct paging *paging, struct refusal *refusal);
 
+/* What arrived and became no mapper goes: its plan was refused, or a former process died before. Context: as attaching. */
+void paging_let_arriving_go(struct paging *paging);
+
 /**
  * paging_attach_process() - make a userfaultfd in a process that is to become a mapper
  *
- * It is `arriving` until plan_apply() makes it a mapper, or the guest is taken down. A successor
- * finds in the ledger what has been made.
+ * It is `arriving` until plan_apply() makes it a mapper, it is let go, or the guest is taken down. A
+ * successor finds in the ledger what has been made. What is arriving still is let go before.
  * Context: job, without the lock; see process_attach(). Return: 0 or -ECANCELED.
  */
 int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts *opts,

@@ -111,13 +111,15 @@ static bool is_known(const struct known *known, pid_t pid)
 	return false;
 }
 
+/* Those of whom something is seen. */
 static int find_known(struct paging *paging, struct known *ret)
 {
 	ret->pids = calloc(paging->n_mappers + 1, sizeof(*ret->pids));
 	if (!ret->pids)
 		return -ENOMEM;
 	for (size_t i = 0; i < paging->n_mappers; i++)
-		ret->pids[ret->n++] = paging->mappers[i].pid;
+		if (paging_has_mapping(paging, paging->mappers[i].pid))
+			ret->pids[ret->n++] = paging->mappers[i].pid;
 	return 0;
 }
 
