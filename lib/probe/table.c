@@ -13,6 +13,8 @@ static const struct probe_family *const families[] = {
 	&probe_family_fill,
 	&probe_family_fill_results,
 	&probe_family_fill_huge,
+	&probe_family_fill_marks,
+	&probe_family_fill_poison,
 	&probe_family_continue,
 	&probe_family_continue_kept,
 	&probe_family_access,

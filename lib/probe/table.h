@@ -10,10 +10,12 @@ struct probe_family {
 	size_t n_checks;
 };
 
+extern const struct probe_family probe_family_features;
 extern const struct probe_family probe_family_fill;
 extern const struct probe_family probe_family_fill_huge;
+extern const struct probe_family probe_family_fill_marks;
+extern const struct probe_family probe_family_fill_poison;
 extern const struct probe_family probe_family_fill_results;
-extern const struct probe_family probe_family_features;
 extern const struct probe_family probe_family_trackable;
 extern const struct probe_family probe_family_trackable_async;
 extern const struct probe_family probe_family_trackable_notify;
