@@ -53,6 +53,7 @@ struct registration {
 	pid_t pid;		       /* the first process; while arriving set by its job */
 	int pidfd;		       /* owned; of it */
 	uint64_t attached_ns;	       /* CLOCK_REALTIME; when it was asked for */
+	uint64_t adopted_ns;	       /* CLOCK_MONOTONIC; 0: it is no former process's */
 	bool has_ended;		       /* its last process did, while it was arriving */
 	bool is_filled;		       /* by the drain under way: nothing is absent */
 	struct ufd_pager_guest *shown; /* the engine's guest while serving; for its counters only */

@@ -272,6 +272,7 @@ void pause_adopt(struct registration *registration)
 {
 	char path[RECORD_PATH_BYTES];
 
+	registration->adopted_ns = clock_now_ns();
 	if (record_get_pause(registration->paging.guest, path) == 0)
 		atomic_store(&registration->owes_resume, true);
 }

@@ -56,5 +56,5 @@ bool pause_end(struct pause *pause, uint64_t *ret_paused_ns);
  */
 void pause_settle(struct registration *registration);
 
-/* Does its ledger say that a former process paused it? Context: whoever has the engine's lock. */
+/* It is a former process's. Does its ledger say that that paused it? Context: whoever has the engine's lock. */
 void pause_adopt(struct registration *registration);

@@ -371,6 +371,18 @@ static void warn_strange(const struct ufd_dirty_epoch *epoch, json_t *warnings)
 	json_array_append_new(warnings, json_string(text));
 }
 
+/* What was counted, and not told, went with the process that counted it. */
+static void warn_restarted(const struct registration *registration,
+			   const struct ufd_dirty_epoch *epoch, json_t *warnings)
+{
+	if (epoch->begun_ns < registration->adopted_ns)
+		json_array_append_new(
+			warnings,
+			json_string("ufdd was restarted during this epoch: more of it may be "
+				    "uncertain than is said, and files may have been written "
+				    "without a warning; what was written is told all the same"));
+}
+
 int tracking_read(struct registration *registration, const char *consumer, uint64_t acknowledge,
 		  struct tracking_epoch *ret, struct refusal *refusal)
 {
@@ -402,6 +414,7 @@ int tracking_read(struct registration *registration, const char *consumer, uint6
 	atomic_fetch_add_explicit(&registration->dirty.dirty_bytes, epoch.epoch.dirty_bytes,
 				  memory_order_relaxed);
 	warn_strange(&epoch.epoch, epoch.warnings);
+	warn_restarted(registration, &epoch.epoch, epoch.warnings);
 	epoch.paused_ns = moment.paused_ns;
 	*ret = epoch;
 	epoch = (struct tracking_epoch){};

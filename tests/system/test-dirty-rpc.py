@@ -307,6 +307,9 @@ def killed_while_paused(world, fake):
         lambda: seen.append(fake.ask("log")) or seen[-1] == "cont running"), [*seen[-3:], world.said()])
     reply, pages = world.read(consumer="a")
     check("and nothing is lost", 12 in pages, (reply, pages))
+    check("it is said that counts may be", any("restarted during this epoch" in text for text in reply["warnings"]), reply)
+    reply, _ = world.read(consumer="a")
+    check("once", not any("restarted" in text for text in reply["warnings"]), reply)
 
 
 def no_monitor(world):
