@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ufdd is killed at each step of an attach, of a second process that joins, and of a detach. TAP on stdout.
 
-Arguments: ufdd, ufdd-mortal, toy-vmm and arrive, join or leave (without: all). UFD_TEST_SHORT=1 takes every fourth step. Whatever the step: the next ufdd serves the guest with every byte, or has let go of
+Arguments: ufdd, ufdd-mortal, toy-vmm and arrive, join or leave (without: all). UFD_TEST_SHORT=1 takes every fourth step.
+Whatever the step: the next ufdd serves the guest with every byte, or has let go of
 all its processes, and keeps nothing of it; they can be attached again.
 """
 import itertools
