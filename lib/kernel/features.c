@@ -58,7 +58,7 @@ static bool probe_pagemap_scan(void)
 
 static uint64_t mask_from_environment(void)
 {
-	const char *text = getenv("UFFD_FEATURES_MASK");
+	const char *text = getenv("UFD_FEATURES_MASK");
 
 	return text && *text ? strtoull(text, NULL, 16) : UINT64_MAX;
 }

@@ -7,7 +7,7 @@
 
 /* Readable. */
 struct kernel_features {
-	uint64_t uffd;	       /* UFFD_FEATURE_ bits, less those that UFFD_FEATURES_MASK hides */
+	uint64_t uffd;	       /* UFFD_FEATURE_ bits, less those that UFD_FEATURES_MASK hides */
 	bool has_pagemap_scan; /* Linux 6.7; hidden together with UFFD_FEATURE_WP_ASYNC */
 	bool may_syscall;      /* userfaultfd(2) with kernel-mode faults is allowed to us */
 	bool may_device;       /* /dev/userfaultfd opens */
@@ -18,7 +18,7 @@ struct kernel_features {
 /**
  * features_get() - probed at the first call, then the same for ever
  *
- * The environment's UFFD_FEATURES_MASK (hexadecimal, bits to keep) emulates older kernels.
+ * The environment's UFD_FEATURES_MASK (hexadecimal, bits to keep) emulates older kernels.
  *
  * Context: any; the first call opens and closes fds. Never NULL: without userfaultfd all is zero.
  */

@@ -64,7 +64,7 @@ void lab_fill_file(struct probe_run *run, const struct lab_memory *memory, size_
 
 /*
  * A non-blocking uffd after its handshake; skips if the kernel lacks one of @features (after
- * UFFD_FEATURES_MASK). lab_uffd() takes a user-mode-only one where nothing else is allowed;
+ * UFD_FEATURES_MASK). lab_uffd() takes a user-mode-only one where nothing else is allowed;
  * lab_uffd_kernel() skips then: for experiments in which the kernel touches the memory.
  */
 int lab_uffd(struct probe_run *run, uint64_t features);

@@ -3,12 +3,13 @@
 """io.ufd.dirty and `ufdctl dirty` on real guests, across deaths of ufdd. TAP on stdout.
 
 Arguments: ufdd, ufdctl, dirty-vmm, fake-qemu.py [, only these of pauses, no_monitor, monitor_of_the_start,
-mapped_before, strangers, others, tool]. The guests know which pages they wrote. Every process is ended by its pid.
+mapped_before, strangers, crowd, others, tool]. The guests know which pages they wrote. Every process is ended by its pid.
 """
 import fcntl
 import json
 import os
 import random
+import select
 import signal
 import struct
 import subprocess
@@ -211,9 +212,9 @@ def deaths(track):
 
 
 class FakeQemu(Process):
-    def __init__(self, world, name="g", by_pid=False):
+    def __init__(self, world, name="g", by_pid=False, **options):
         self.monitor = os.path.join(world.folder, name + ".qmp")
-        super().__init__(sys.executable, FAKE, self.monitor, str(MIB))
+        super().__init__(sys.executable, FAKE, self.monitor, str(MIB), **options)
         self.disk = os.path.join(os.getcwd(), f"disk-{self.pid}")
         who = {"pid": self.pid} if by_pid else {"qmp": self.monitor}
         self.attached = world.call("io.ufd.guest.AttachProcess", name=name, source="zero",
@@ -367,7 +368,7 @@ def mapped_before(world):
 
 def older_kernel():
     """Without asynchronous write-protection (before Linux 6.7), and somebody who did not choose."""
-    world = World(UFFD_FEATURES_MASK="17fff")
+    world = World(UFD_FEATURES_MASK="17fff")
     vmm = Process(VMM, "--no-client", "--mib", str(MIB))
     vmm.write(*range(16))
     reply = world.call("io.ufd.guest.AttachProcess", name="k", pid=vmm.pid, source="zero",
@@ -406,6 +407,41 @@ def strangers(world):
     denied = "org.varlink.service.PermissionDenied"
     check("strangers look at who reads, and do nothing", run.stdout.split() == [denied] * 3 + ["none"], run)
     vmm.end()
+
+
+NOBODY = 65534
+
+
+def become(uid):
+    os.setegid(uid)
+    os.seteuid(uid)
+
+
+def crowd(world):
+    """A user whose monitor does not answer, and who asks again and again."""
+    os.chmod(world.folder, 0o777)
+    os.chmod(world.socket, 0o666)
+    fake = FakeQemu(world, "crowd", in_child=lambda: (os.setgid(NOBODY), os.setuid(NOBODY)))
+    world.dirty("Start", "crowd", quiesce="always")
+    fake.ask("mute", "query-status")
+    become(NOBODY)  # the daemon asks who connects
+    clients = [world.send("io.ufd.dirty.Read", name="crowd") for _ in range(5)]
+    become(0)
+    ready, _, _ = select.select(clients, [], [], 60)
+    replies = [world.hear(client)[0] for client in ready]
+    check("one call more than a user may have at work is refused by name", len(replies) == 1 and is_error(
+        replies[0], "io.ufd.manager.LimitReached", "jobs-per-user")
+        and replies[0]["parameters"]["limit"] == "jobs-per-user", replies)
+    check("and others are heard", "error" not in world.dirty("List", "crowd"))
+    fake.ask("speak")
+    rest = [world.hear(client)[0] for client in clients if client not in ready]
+    check("the others are answered", len(rest) == 4
+          and not any(is_error(reply, "io.ufd.manager.LimitReached") for reply in rest), rest)
+    become(NOBODY)
+    client = world.send("io.ufd.dirty.Read", name="crowd")
+    become(0)
+    check("and there is room again", "error" not in world.hear(client)[0])
+    fake.end()
 
 
 # ---- others --------------------------------------------------------------------------------------------
@@ -543,6 +579,7 @@ def main():
         strangers(world)
     if can_attach(world):
         pauses(world)
+        crowd(world)
         no_monitor(world)
         monitor_of_the_start(world)
         mapped_before(world)

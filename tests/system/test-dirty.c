@@ -527,7 +527,7 @@ START_TEST(what_a_kernel_cannot_do_is_refused_by_name)
 	char mask[32];
 
 	snprintf(mask, sizeof(mask), "%llx", (unsigned long long)~kernels[_i].hidden);
-	ck_assert_int_eq(setenv("UFFD_FEATURES_MASK", mask, 1), 0);
+	ck_assert_int_eq(setenv("UFD_FEATURES_MASK", mask, 1), 0);
 	dirty_prepare_child(&fixture, &row, DIRTY_PAGES, kernels[_i].child == UFD_TRACK_WP);
 	ck_assert_int_eq(ufd_pager_guest_start(fixture.guest), 0);
 	ck_assert_uint_eq(child_peek(&fixture.child, 1), child_word(1, 0));

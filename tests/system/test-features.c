@@ -54,7 +54,7 @@ START_TEST(the_mask_hides_what_an_older_kernel_lacks)
 {
 	bool has_async;
 
-	setenv("UFFD_FEATURES_MASK", masks[_i].mask, 1);
+	setenv("UFD_FEATURES_MASK", masks[_i].mask, 1);
 	ck_assert_uint_eq(features_get()->uffd & masks[_i].hidden, 0);
 	ck_assert_uint_eq(features_wanted(false) & masks[_i].hidden, 0);
 	has_async = features_get()->uffd & UFFD_FEATURE_WP_ASYNC;
@@ -71,7 +71,7 @@ START_TEST(poison_is_refused_where_it_is_hidden)
 	struct hva_range nothing = {};
 	uint64_t done = 5;
 
-	setenv("UFFD_FEATURES_MASK", "1fff", 1);
+	setenv("UFD_FEATURES_MASK", "1fff", 1);
 	ck_assert_int_eq(uffd_poison(-EBADF, nothing, &done), -EOPNOTSUPP);
 	ck_assert_uint_eq(done, 0);
 }

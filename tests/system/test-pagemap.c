@@ -204,7 +204,7 @@ END_TEST
 
 static const struct {
 	enum target_memory memory;
-	const char *mask; /* UFFD_FEATURES_MASK: an older kernel has no scan */
+	const char *mask; /* UFD_FEATURES_MASK: an older kernel has no scan */
 } used[] = {
 	{ TARGET_ANON, NULL },	   { TARGET_SHMEM, NULL },     { TARGET_HUGETLB, NULL },
 	{ TARGET_ANON, "0x3fff" }, { TARGET_SHMEM, "0x3fff" }, { TARGET_HUGETLB, "0x3fff" },
@@ -218,7 +218,7 @@ START_TEST(the_first_used_page_is_found_and_markers_do_not_count)
 	bool is_used = true;
 
 	if (used[_i].mask)
-		setenv("UFFD_FEATURES_MASK", used[_i].mask, 1);
+		setenv("UFD_FEATURES_MASK", used[_i].mask, 1);
 	target_start(&target, used[_i].memory, 4, features_wanted(true));
 	open_map(&target, &map);
 	ck_assert_int_eq(pagemap_first_used(map, target.memory, &is_used, &first), 0);

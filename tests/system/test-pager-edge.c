@@ -586,7 +586,7 @@ START_TEST(poison_is_refused_where_the_kernel_has_none)
 	struct ufd_pager_guest *guest;
 	struct ufd_pager *pager;
 
-	setenv("UFFD_FEATURES_MASK", "1fff", 1);
+	setenv("UFD_FEATURES_MASK", "1fff", 1);
 	if (features_get()->uffd & (1 << 14))
 		unit_skip("features were asked before");
 	ck_assert_int_eq(ufd_pager_new(&pager, NULL), 0);
