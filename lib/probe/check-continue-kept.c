@@ -169,9 +169,6 @@ static void try_huge(struct probe_run *run)
 		return;
 	}
 	probe_answer(run, "%s", lab_is_huge(run, memory.at) ? "huge" : "small pages");
-	r = madvise(memory.at, HUGE_BYTES, MADV_COLLAPSE) < 0 ? -errno : 0;
-	probe_detail(run, "MADV_COLLAPSE afterwards says %s and leaves %s", probe_errno(r),
-		     lab_is_huge(run, memory.at) ? "a huge page" : "small pages");
 }
 
 /*

@@ -32,3 +32,5 @@ extern const struct probe_family probe_family_access, probe_family_missing, prob
 extern const struct probe_family probe_family_zap, probe_family_zap_life, probe_family_zap_thp;
 extern const struct probe_family probe_family_handshake, probe_family_messages,
 	probe_family_waiting, probe_family_lifecycle, probe_family_events;
+extern const struct probe_family probe_family_scan, probe_family_scan_arguments,
+	probe_family_scan_empty, probe_family_scan_huge, probe_family_scan_process;
