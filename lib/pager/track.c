@@ -161,14 +161,23 @@ static int tell_holes(struct ufd_pager_guest *paged, struct memory *memory, stru
 	return r;
 }
 
+/* Most holes of a file are pages that are absent, or removed: nothing is to be told of them. */
+static bool has_present(const struct memory *memory, struct page_range pages)
+{
+	struct page_range run;
+
+	return page_states_find(&memory->states, pages, PAGE_PRESENT, &run);
+}
+
 /*
- * The walk over the file is ours; the demand thread looks at what we found to be holes, and at no
- * more.
+ * The walk over the file is ours; the demand thread looks at what we found to be holes though it was
+ * present, and at no more. What becomes present after the walk was no hole.
  */
 static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool is_written)
 {
 	uint64_t page_bytes = memory->page_bytes, base = memory->backing_offset, found, length;
 	uint64_t at = base, end = base + memory->length_bytes;
+	struct page_range holes;
 	int r = 0;
 
 	if (memory->kind == BACKING_ANON)
@@ -176,13 +185,13 @@ static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool
 				  is_written);
 	while (r == 0 && at < end) {
 		r = backing_find_data(memory->backing, at, end, &found, &length);
-		if (r == 0 && !length)
+		if (r < 0)
+			return r;
+		if (!length)
 			found = end;
-		if (r == 0 && found > at)
-			r = tell_holes(paged, memory,
-				       (struct page_range){ (at - base) / page_bytes,
-							    (found - at) / page_bytes },
-				       is_written);
+		holes = (struct page_range){ (at - base) / page_bytes, (found - at) / page_bytes };
+		if (holes.count && has_present(memory, holes))
+			r = tell_holes(paged, memory, holes, is_written);
 		at = found + length;
 	}
 	return r;

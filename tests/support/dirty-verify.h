@@ -31,7 +31,7 @@ struct verify_row {
 	bool has_background;
 	bool has_foreign;   /* writes and punches through the file */
 	bool is_from_file;  /* copies are read from the file, not through the guest's mapping */
-	bool is_brief;	    /* a third of the rounds */
+	bool is_brief;	    /* a sixth of the rounds of a long test */
 	uint32_t kill_each; /* one round in so many, 0: never */
 };
 

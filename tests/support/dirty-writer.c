@@ -151,12 +151,14 @@ static void step(struct scribe *scribe, uint64_t page)
 	if (kind == 8 && writer->opts.advice) {
 		discard(scribe, page);
 	} else if (kind > 3) {
+		uint64_t stride = n_words > 512 ? 64
+						: 1; /* of a huge page some of each 512 bytes */
 		bool is_whole = kind == 9;
-		uint64_t n = is_whole ? n_words : 1 + draw(scribe) % 3;
+		uint64_t n = is_whole ? n_words / stride : 1 + draw(scribe) % 3;
 
 		touch(writer, page, TOUCHED_WRITTEN);
 		for (uint64_t i = 0; i < n; i++)
-			put(scribe, page, is_whole ? i : draw(scribe) % n_words);
+			put(scribe, page, is_whole ? i * stride : draw(scribe) % n_words);
 	}
 	atomic_fetch_add(&writer->board->n_written, 1);
 }
