@@ -39,6 +39,7 @@ struct config config_built_in(void)
 		.backlog_bytes = 4 * MIB,
 		.n_guests = 1024,
 		.n_jobs = 16,
+		.n_jobs_per_user = 4,
 		.defaults = settings_built_in(),
 	};
 }
@@ -124,6 +125,7 @@ static const struct key {
 	{ "limits", "backlog-bytes", parse_limit, FIELD(backlog_bytes) },
 	{ "limits", "guests", parse_limit, FIELD(n_guests) },
 	{ "limits", "jobs", parse_limit, FIELD(n_jobs) },
+	{ "limits", "jobs-per-user", parse_limit, FIELD(n_jobs_per_user) },
 };
 
 static int set_key(struct config *config, const char *section, const char *name, const char *value)

@@ -21,6 +21,7 @@ struct config {
 	uint64_t backlog_bytes;
 	uint64_t n_guests;
 	uint64_t n_jobs;
+	uint64_t n_jobs_per_user; /* administrators have no such limit */
 	struct settings defaults;
 };
 

@@ -7,9 +7,11 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "config.h"
 #include "control/control.h"
 
 struct call_job {
+	LIST_ENTRY(call_job) call_job_link;
 	struct call *call; /* a reference */
 	const struct call_job_ops *ops;
 	void *data;
@@ -18,6 +20,19 @@ struct call_job {
 	int result;
 	bool is_overdue;
 };
+
+/* A monitor that does not answer holds a job for as long as somebody waits for it. */
+static bool is_beyond_limit(const struct control *control, const struct call *call)
+{
+	const struct call_job *work;
+	uint64_t n = 0;
+
+	if (credentials_are_admin(&call->peer, control->own_uid))
+		return false;
+	LIST_FOREACH(work, &control->call_job_list, call_job_link)
+	n += work->call->peer.uid == call->peer.uid;
+	return n >= control->config->n_jobs_per_user;
+}
 
 static void on_run(struct job *job, void *userdata)
 {
@@ -58,7 +73,15 @@ static void on_done(void *userdata)
 		call_refuse(work->call, &work->refusal);
 	}
 	work->ops->done(work->data, is_kept);
+	LIST_REMOVE(work, call_job_link);
 	call_job_free(work);
+}
+
+static int refuse_limit(const char *limit, const char *words, struct refusal *refusal)
+{
+	return refusal_set(
+		refusal, "io.ufd.manager.LimitReached", json_pack("{s:s}", "limit", limit),
+		"as many calls%s are at work as [limits] %s allows; try again", words, limit);
 }
 
 int call_job_start(struct control *control, struct call *call, const struct call_job_ops *ops,
@@ -69,8 +92,9 @@ int call_job_start(struct control *control, struct call *call, const struct call
 		.overdue = on_overdue,
 		.done = on_done,
 	};
-	struct call_job *work = calloc(1, sizeof(*work));
-	int r = -ENOMEM;
+	bool is_beyond = is_beyond_limit(control, call);
+	struct call_job *work = is_beyond ? NULL : calloc(1, sizeof(*work));
+	int r = is_beyond ? -EDQUOT : -ENOMEM;
 
 	if (work) {
 		work->call = call_ref(call);
@@ -80,14 +104,16 @@ int call_job_start(struct control *control, struct call *call, const struct call
 		r = job_start(control->jobs, &job_ops, timeout_ns ? clock_now_ns() + timeout_ns : 0,
 			      work, NULL);
 	}
-	if (r == 0)
+	if (r == 0) {
+		LIST_INSERT_HEAD(&control->call_job_list, work, call_job_link);
 		return 0;
+	}
 	ops->done(data, false);
 	if (work)
 		call_job_free(work);
+	if (r == -EDQUOT)
+		return refuse_limit("jobs-per-user", " of yours", refusal);
 	if (r == -EBUSY)
-		return refusal_set(refusal, "io.ufd.manager.LimitReached",
-				   json_pack("{s:s}", "limit", "jobs"),
-				   "as many calls are at work as [limits] jobs allows; try again");
+		return refuse_limit("jobs", "", refusal);
 	return refusal_set_errno(refusal, r, "no thread for the call: %s", strerror(-r));
 }

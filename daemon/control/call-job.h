@@ -27,7 +27,7 @@ struct call_job_ops {
  * @data:       consumed, also on failure (done() is called)
  *
  * A client that goes away changes nothing: the work is finished and kept.
- * Context: loop. Return: 0, or -ECANCELED with @refusal set (LimitReached: jobs).
+ * Context: loop. Return: 0, or -ECANCELED with @refusal set (LimitReached: jobs, jobs-per-user).
  */
 int call_job_start(struct control *control, struct call *call, const struct call_job_ops *ops,
 		   uint64_t timeout_ns, void *data, struct refusal *refusal);

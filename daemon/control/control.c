@@ -35,6 +35,7 @@ int control_new(struct control **ret, struct event_base *base, const struct conf
 	control->base = base;
 	control->config = config;
 	control->jobs = jobs;
+	LIST_INIT(&control->call_job_list);
 	control->registry = registry;
 	control->own_uid = geteuid();
 	frame_set_close(closing_close);

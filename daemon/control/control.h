@@ -5,11 +5,13 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
 #include "wire/idl.h"
 
+struct call_job;
 struct config;
 struct drain;
 struct event_base;
@@ -35,16 +37,17 @@ struct interface {
 struct control {
 	struct event_base *base;
 	const struct config *config;
-	struct jobs *jobs;	     /* calls at work on threads */
-	struct registry *registry;   /* the guests */
-	struct server *server;	     /* owned */
-	struct watch *watch;	     /* owned; who follows events */
-	struct drain *drain;	     /* owned */
-	struct store *store;	     /* where guests outlive us; set by the owner */
-	uint64_t n_adopted;	     /* guests taken over at the start; set by the owner */
-	uint64_t adopted_ns;	     /* from our start until they were served; likewise */
-	struct upgrade *upgrade;     /* which program we are; set by the owner */
-	struct upgrading *upgrading; /* NULL: none is under way */
+	struct jobs *jobs;		     /* calls at work on threads */
+	LIST_HEAD(, call_job) call_job_list; /* theirs; private to call-job.c */
+	struct registry *registry;	     /* the guests */
+	struct server *server;		     /* owned */
+	struct watch *watch;		     /* owned; who follows events */
+	struct drain *drain;		     /* owned */
+	struct store *store;		     /* where guests outlive us; set by the owner */
+	uint64_t n_adopted;		     /* guests taken over at the start; set by the owner */
+	uint64_t adopted_ns;		     /* from our start until they were served; likewise */
+	struct upgrade *upgrade;	     /* which program we are; set by the owner */
+	struct upgrading *upgrading;	     /* NULL: none is under way */
 	struct interface interfaces[CONTROL_INTERFACES];
 	uid_t own_uid;
 	uint64_t started_ns; /* CLOCK_REALTIME */

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A process that is attached as a QEMU would be: shared memory, a monitor, files, and no guest.
 
-    fake-qemu.py MONITOR MIB
+    fake-qemu.py MONITOR MIB [UID]
 
 Its devices are the word `devices`. Says READY, then takes a command a line and answers each with one line:
     w PAGE...     write these pages
@@ -114,7 +114,15 @@ def punch(fd, offset):
         raise OSError(ctypes.get_errno(), "fallocate")
 
 
+def become(uid):
+    os.setgid(uid)
+    os.setuid(uid)
+    ctypes.CDLL(None).prctl(4, 1)  # dumpable: /proc says whose it is
+
+
 def main():
+    if len(sys.argv) > 3:
+        become(int(sys.argv[3]))
     ctypes.CDLL(None).prctl(1, 9)
     length = int(sys.argv[2]) << 20
     ram = os.memfd_create("fake-ram")

@@ -212,9 +212,9 @@ def deaths(track):
 
 
 class FakeQemu(Process):
-    def __init__(self, world, name="g", by_pid=False, **options):
+    def __init__(self, world, name="g", by_pid=False, *words):
         self.monitor = os.path.join(world.folder, name + ".qmp")
-        super().__init__(sys.executable, FAKE, self.monitor, str(MIB), **options)
+        super().__init__(sys.executable, FAKE, self.monitor, str(MIB), *words)
         self.disk = os.path.join(os.getcwd(), f"disk-{self.pid}")
         who = {"pid": self.pid} if by_pid else {"qmp": self.monitor}
         self.attached = world.call("io.ufd.guest.AttachProcess", name=name, source="zero",
@@ -421,7 +421,7 @@ def crowd(world):
     """A user whose monitor does not answer, and who asks again and again."""
     os.chmod(world.folder, 0o777)
     os.chmod(world.socket, 0o666)
-    fake = FakeQemu(world, "crowd", in_child=lambda: (os.setgid(NOBODY), os.setuid(NOBODY)))
+    fake = FakeQemu(world, "crowd", False, str(NOBODY))
     world.dirty("Start", "crowd", quiesce="always")
     fake.ask("mute", "query-status")
     become(NOBODY)  # the daemon asks who connects

@@ -42,6 +42,7 @@ START_TEST(every_key_is_understood)
 				   "backlog-bytes = 2M\n"
 				   "guests = 7\n"
 				   "jobs = 2\n"
+				   "jobs-per-user = 1\n"
 				   "[defaults]\n"
 				   "policy = poison\n"
 				   "fault-deadline-s = 9\n"
@@ -69,6 +70,7 @@ START_TEST(every_key_is_understood)
 	ck_assert_uint_eq(config.backlog_bytes, 2 * MIB);
 	ck_assert_uint_eq(config.n_guests, 7);
 	ck_assert_uint_eq(config.n_jobs, 2);
+	ck_assert_uint_eq(config.n_jobs_per_user, 1);
 	ck_assert_uint_eq(config.defaults.policy, UFD_POLICY_POISON);
 	ck_assert_uint_eq(config.defaults.fault_deadline_s, 9);
 	ck_assert_uint_eq(config.defaults.track, SETTINGS_TRACK_WP);
