@@ -2,7 +2,10 @@
 /* Every check, in the order in which they are tried and told. */
 #include "probe/table.h"
 
+#include <assert.h>
 #include <string.h>
+
+#define MAX_CHECKS 512
 
 static const struct probe_family *const families[] = {
 	&probe_family_features,
@@ -24,6 +27,11 @@ static const struct probe_family *const families[] = {
 	&probe_family_zap,
 	&probe_family_zap_life,
 	&probe_family_zap_thp,
+	&probe_family_scan,
+	&probe_family_scan_arguments,
+	&probe_family_scan_empty,
+	&probe_family_scan_huge,
+	&probe_family_scan_process,
 	&probe_family_handshake,
 	&probe_family_messages,
 	&probe_family_waiting,
@@ -33,13 +41,15 @@ static const struct probe_family *const families[] = {
 
 const struct probe_check *const *probe_checks(size_t *ret_n)
 {
-	static const struct probe_check *checks[256];
+	static const struct probe_check *checks[512];
 	static size_t n_checks;
 
 	if (!n_checks)
 		for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
-			for (size_t j = 0; j < families[i]->n_checks; j++)
+			for (size_t j = 0; j < families[i]->n_checks; j++) {
+				assert(n_checks < MAX_CHECKS);
 				checks[n_checks++] = &families[i]->checks[j];
+			}
 	*ret_n = n_checks;
 	return checks;
 }
