@@ -86,8 +86,7 @@ static void try_settings(struct probe_run *run, const struct access *access, siz
 		return;
 	}
 	probe_detail(run,
-		     "%s: %s, of anonymous, shared and private pages, with a child and without",
-		     access->name, first);
+		     "of anonymous, shared and privately copied pages, alone and beside a child");
 	probe_answer(run, "%s", first);
 }
 
@@ -120,7 +119,6 @@ static void try_mlock(struct probe_run *run)
 	try_setting(run, &access_mlock, &settings[0], private, sizeof(private));
 	try_setting(run, &access_mlock, &settings[2], shared, sizeof(shared));
 	probe_answer(run, "%s; %s", private, shared);
-	probe_detail(run, "anonymous memory: %s; shared memory: %s", private, shared);
 }
 
 #define SILENT                                           \
@@ -182,10 +180,10 @@ static const struct probe_check checks[] = {
 	  .run = try_wake_op },
 	{ .id = "access.write-futex-private",
 	  .group = PROBE_ACCESS,
-	  .title = "The same with FUTEX_PRIVATE_FLAG is exactly one fault",
+	  .title = "FUTEX_WAKE_OP of a futex of one process is exactly one fault",
 	  .wanted = "1 fault, lifted",
 	  .known = { { PROBE_KERNEL(6, 1), "EFAULT, silent, kept" } },
-	  .consequence = "a VMM whose threads lock words inside of guest memory fails under the "
+	  .consequence = "a VMM that uses such futexes inside of guest memory fails under the "
 			 "tracker wp; with scan it works",
 	  .run = try_wake_op_private },
 	{ .id = "access.write-proc-mem",

@@ -348,7 +348,7 @@ static const struct probe_check checks[] = {
 	  .wanted = "EINTR",
 	  .known = { { PROBE_KERNEL(6, 1), "stays" } },
 	  .consequence =
-		  "a guest is not paused while one of its pages is on its way; ufd drops the "
+		  "a guest cannot be paused while one of its pages is on its way; ufd drops the "
 		  "duplicates",
 	  .run = try_signal },
 	{ .id = "mapper.kvm-host-fault",

@@ -70,7 +70,7 @@ static void try_pinned_protected(struct probe_run *run)
 
 	for (size_t i = 0; i < 2; i++) {
 		struct lab_memory memory = lab_map(run, backings[i], 1);
-		int uffd = lab_uffd_kernel(run, WP);
+		int uffd = lab_uffd(run, WP);
 		struct access_tools tools;
 		bool is_told;
 
@@ -101,7 +101,7 @@ static void try_pinned_scanned(struct probe_run *run)
 
 	for (size_t i = 0; i < 2; i++) {
 		struct lab_memory memory = lab_map(run, backings[i], 1);
-		int uffd = lab_uffd_kernel(run, UFFD_FEATURE_WP_ASYNC);
+		int uffd = lab_uffd(run, UFFD_FEATURE_WP_ASYNC);
 		struct access_tools tools;
 		int64_t n;
 
@@ -162,7 +162,7 @@ static int look_at_twin(void *argument)
 static void try_pinned_fork(struct probe_run *run)
 {
 	struct lab_memory memory = lab_map(run, LAB_ANON, 1);
-	int uffd = lab_uffd_kernel(run, WP), child;
+	int uffd = lab_uffd(run, WP), child;
 	struct twin twin = { .run = run, .memory = &memory };
 	struct access_tools tools;
 	bool is_kept;
@@ -201,7 +201,7 @@ static void try_change(struct probe_run *run,
 		       void (*change)(struct probe_run *run, const struct lab_memory *memory))
 {
 	struct lab_memory memory = lab_map(run, LAB_SHMEM, 1);
-	int uffd = lab_uffd_kernel(run, WP);
+	int uffd = lab_uffd(run, WP);
 	bool is_silent, is_kept;
 
 	lab_fill(&memory, 0, BEFORE);

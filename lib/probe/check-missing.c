@@ -54,7 +54,7 @@ static void try_all(struct probe_run *run, const struct access *const accesses[M
 		}
 	}
 	if (!is_mixed)
-		probe_detail(run, "%s, of anonymous and of shared memory: %s", names, first);
+		probe_detail(run, "%s, of anonymous and of shared memory", names);
 	probe_answer(run, "%s", is_mixed ? "mixed" : first);
 }
 
@@ -89,6 +89,11 @@ static void try_populate(struct probe_run *run)
 static void try_looks(struct probe_run *run)
 {
 	try_all(run, (const struct access *[MAX_ACCESSES]){ &access_mincore, &access_willneed });
+}
+
+static void try_futex(struct probe_run *run)
+{
+	try_all(run, (const struct access *[MAX_ACCESSES]){ &access_wake_op_private });
 }
 
 static void try_mem(struct probe_run *run)
@@ -132,7 +137,7 @@ static void try_ptrace(struct probe_run *run)
 	probe_must(run, error >= 0, "tracing us");
 	probe_answer(run, "%s%s%s", error ? probe_errno(error) : "", error ? ", " : "",
 		     lab_is_silent(run, uffd) ? "silent" : "message");
-	probe_detail(run, "PTRACE_PEEKDATA of an absent page: %s", probe_errno(error));
+	probe_detail(run, "PTRACE_PEEKDATA by a child of ours");
 }
 
 /* ---- a uffd of user mode only ---------------------------------------------------------------- */
@@ -196,6 +201,13 @@ static const struct probe_check checks[] = {
 	  .wanted = "silent",
 	  .consequence = "whoever looks at absent pages makes them present; nothing is lost",
 	  .run = try_looks },
+	{ .id = "access.missing-futex",
+	  .group = PROBE_ACCESS,
+	  .title = "FUTEX_WAKE_OP of a futex of one process waits for an absent page",
+	  .wanted = "message",
+	  .known = { { PROBE_KERNEL(6, 1), "EFAULT, silent" } },
+	  .consequence = "a VMM that uses such futexes inside of absent guest memory fails",
+	  .run = try_futex },
 	{ .id = "access.missing-proc-mem",
 	  .group = PROBE_ACCESS,
 	  .title = "/proc/PID/mem waits for an absent page",
