@@ -15,11 +15,11 @@ static const struct {
 };
 
 /* Time of the plain way / time of the save: throughput of the save / throughput of the plain way. */
-static void add_saves(struct rows *rows, struct arm arm)
+static void add_saves(struct rows *rows, struct arm arm, bool is_quick)
 {
 	arm.result = RESULT_SAVE;
 	for (unsigned int i = 0; i < sizeof(saves) / sizeof(saves[0]); i++)
-		for (unsigned int is_memcpy = 0; is_memcpy < 2; is_memcpy++) {
+		for (unsigned int is_memcpy = 0; is_memcpy < (is_quick ? 1 : 2); is_memcpy++) {
 			struct row *row = groups_add(rows, GROUP_SNAPSHOT, false,
 						     "save, %s: throughput / %s", saves[i].name,
 						     is_memcpy ? "memcpy" : "pread and write");
@@ -101,5 +101,5 @@ void groups_snapshot(struct rows *rows, bool is_quick)
 	arm.n_touches = arm.length_bytes / ram_page_bytes(arm.kind);
 	add_pauses(rows, arm);
 	add_writes(rows, arm, is_quick);
-	add_saves(rows, arm);
+	add_saves(rows, arm, is_quick);
 }

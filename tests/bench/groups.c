@@ -85,14 +85,22 @@ static struct arm by_ufdd(struct arm arm)
 	return arm;
 }
 
+/* Each kind of page once; the most common one with a gap, and on the same CPU, as well. */
+static bool is_in_quick(enum ram_kind kind, bool is_same_cpu, uint64_t gap_ns)
+{
+	return kind == RAM_SHMEM ? !is_same_cpu || !gap_ns : !is_same_cpu && !gap_ns;
+}
+
 static void add_faults(struct rows *rows, bool is_quick, bool is_same_cpu, uint64_t gap_ns)
 {
 	for (unsigned int i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
 		struct arm arm = fault_arm(i, gap_ns, is_quick);
-		struct row *row = groups_add(rows, GROUP_FAULT, is_same_cpu,
-					     "p50 %s, gap %u us: ufdd / raw", faults[i].name,
-					     (unsigned int)(gap_ns / NSEC_PER_USEC));
+		struct row *row;
 
+		if (is_quick && !is_in_quick(faults[i].kind, is_same_cpu, gap_ns))
+			continue;
+		row = groups_add(rows, GROUP_FAULT, is_same_cpu, "p50 %s, gap %u us: ufdd / raw",
+				 faults[i].name, (unsigned int)(gap_ns / NSEC_PER_USEC));
 		row->above = by_ufdd(arm);
 		row->below = by_handler(arm, "raw", faults[i].raw);
 		groups_aim(row, false, 1.10, faults[i].gate);
@@ -168,8 +176,11 @@ void groups_fault(struct rows *rows, bool is_quick)
 	for (unsigned int is_same_cpu = 0; is_same_cpu < 2; is_same_cpu++) {
 		add_faults(rows, is_quick, is_same_cpu, 0);
 		add_faults(rows, is_quick, is_same_cpu, 30 * NSEC_PER_USEC);
-		add_explanations(rows, is_quick, is_same_cpu);
-		add_interference(rows, is_quick, is_same_cpu);
+		/* without a gate, but for one row */
+		if (!is_quick)
+			add_explanations(rows, is_quick, is_same_cpu);
+		if (!is_quick || !is_same_cpu)
+			add_interference(rows, is_quick, is_same_cpu);
 	}
 }
 
@@ -198,9 +209,12 @@ static void add_walks(struct rows *rows, bool is_quick, bool is_same_cpu)
 			.has_window = true,
 			.has_background = true,
 		};
-		struct row *row = groups_add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
-					     walks[i].name);
+		struct row *row;
 
+		if (is_quick && is_same_cpu && i > 0)
+			break;
+		row = groups_add(rows, GROUP_RESTORE, is_same_cpu, "%s: plain / ufdd",
+				 walks[i].name);
 		arm.n_touches = groups_image_bytes(is_quick) / ram_page_bytes(arm.kind) *
 				walks[i].percent / 100;
 		row->above = by_handler(arm, "plain", LOOP_PLAIN);
@@ -234,8 +248,9 @@ void groups_restore(struct rows *rows, bool is_quick)
 	add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw COPY / ufdd", LOOP_BULK_COPY, 0.95);
 	add_fill(rows, is_quick, RAM_HUGETLB, "bulk, hugetlb: raw COPY / ufdd", LOOP_BULK_COPY,
 		 0.95);
-	add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd",
-		 LOOP_BULK_READ, 0);
+	if (!is_quick)
+		add_fill(rows, is_quick, RAM_SHMEM, "bulk, shmem: raw pread and COPY / ufdd",
+			 LOOP_BULK_READ, 0);
 	add_walks(rows, is_quick, false);
 	add_walks(rows, is_quick, true);
 }
@@ -248,12 +263,11 @@ static const struct {
 	unsigned int per_mille;
 	double gate;
 } harvests[] = {
-	/* in 128 MiB most of it is the wait for the demand thread: see docs/performance.md */
-	{ "harvest, shmem, 0.1 % dirty", RAM_SHMEM, 1, 20.0 },
-	{ "harvest, shmem, 1 % dirty", RAM_SHMEM, 10, 20.0 },
-	{ "harvest, shmem, 10 % dirty", RAM_SHMEM, 100, 10.0 },
-	{ "harvest, shmem, 100 % dirty", RAM_SHMEM, 1000, 4.0 },
-	{ "harvest, anon, 1 % dirty", RAM_ANON, 10, 20.0 },
+	{ "harvest, shmem, 0.1 % dirty", RAM_SHMEM, 1, 4.0 },
+	{ "harvest, shmem, 1 % dirty", RAM_SHMEM, 10, 3.0 },
+	{ "harvest, shmem, 10 % dirty", RAM_SHMEM, 100, 3.0 },
+	{ "harvest, shmem, 100 % dirty", RAM_SHMEM, 1000, 2.0 },
+	{ "harvest, anon, 1 % dirty", RAM_ANON, 10, 3.0 },
 };
 
 static const struct {
@@ -289,6 +303,9 @@ void groups_dirty(struct rows *rows, bool is_quick)
 	arm.result = RESULT_HARVEST;
 	for (unsigned int i = 0; i < sizeof(harvests) / sizeof(harvests[0]); i++) {
 		arm.kind = harvests[i].kind;
+		/* one size less: it lies between two others */
+		if (is_quick && harvests[i].kind == RAM_SHMEM && harvests[i].per_mille == 10)
+			continue;
 		arm.n_touches = n_pages * harvests[i].per_mille / 1000;
 		add_tracked(rows, arm, harvests[i].name, harvests[i].gate);
 	}

@@ -29,7 +29,8 @@
 
 static const struct effort full_effort = { .n_rounds = 9, .n_repeats = 3 };
 static const struct effort quick_effort = { .n_rounds = 3, .n_repeats = 3 };
-static const struct effort late_effort = { .n_rounds = 1 };
+/* one round alone is noise */
+static const struct effort late_effort = { .n_rounds = 3 };
 
 struct options {
 	const char *ufdd, *folder, *json, *only;
@@ -149,7 +150,7 @@ static unsigned int count_failures(const struct rows *rows, const struct result 
 	return n;
 }
 
-/* A row gets its share of the time that is left; who is late makes do with one round. */
+/* A row gets its share of the time that is left; who is late makes do with his first rounds. */
 static struct effort choose_effort(const struct options *options, uint64_t started_ns,
 				   unsigned int n_done, unsigned int n_rows)
 {
