@@ -176,6 +176,7 @@ static bool flag_of(const struct call *call, const char *name)
 /* Return: true, or false after the call was answered. */
 static bool read_parameters(struct control *control, struct save *save, struct call *call)
 {
+	static const char *const paths[] = { "directory", "incremental", "qmp" };
 	const json_t *max_pause = json_object_get(call->parameters, "max_pause_ms");
 	struct snapshot_request *request = &save->request;
 	const char *compress = text_of(call, "compress");
@@ -192,6 +193,14 @@ static bool read_parameters(struct control *control, struct save *save, struct c
 	request->max_pause_ns = SNAPSHOT_MAX_PAUSE_NS;
 	request->progress = &save->progress;
 	request->codec = IMAGE_LZ4;
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		const char *path = text_of(call, paths[i]);
+
+		if (path && path[0] != '/') { /* from which folder? */
+			call_fail_parameter(call, paths[i]);
+			return false;
+		}
+	}
 	if (json_is_integer(max_pause) && (pause_ms < 1 || pause_ms > MAX_PAUSE_MS)) {
 		call_fail_parameter(call, "max_pause_ms");
 		return false;

@@ -196,6 +196,10 @@ def at_once(world, guest):
     last = save(world, "last", consumer="four")
     different = [differing(world, name, "last") for name in ("one", "two", "three")]
     check("and each is whole", "error" not in last and different == [0, 0, 0], (last, different))
+    for parameter in ("directory", "incremental", "qmp"):
+        reply = world.call("io.ufd.guest.SnapshotSave", **{"name": "g", "directory": path_of(world, "no"), parameter: "x"})
+        check(f"a relative {parameter} is refused by name", reply == {
+            "error": "org.varlink.service.InvalidParameter", "parameters": {"parameter": parameter}}, reply)
     reply = save(world, "named", live=True, consumer="snapshot.live")
     check("the consumer of rounds is nobody's base", is_error(
         reply, "io.ufd.manager.SystemError", "snapshot.live"), reply)
