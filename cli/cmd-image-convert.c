@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* ufdctl image convert, flatten, diff. */
+/* ufdctl image convert, flatten, append, diff. */
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/units.h"
 #include "image-file.h"
@@ -103,6 +107,20 @@ static void convert_show(const struct session *session, const json_t *json)
 		output_record(session, columns, json);
 }
 
+static void convert_tell(const struct session *session, enum image_format format,
+			 const struct image_convert *result)
+{
+	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:o}", "format", image_format_name(format),
+				 "data_bytes", (json_int_t)result->stats.data_bytes, "stored_bytes",
+				 (json_int_t)result->stats.stored_bytes, "file_bytes",
+				 (json_int_t)result->stats.file_bytes, "digest",
+				 image_file_digest(result->digest));
+
+	if (!output_json(session, json))
+		convert_show(session, json);
+	json_decref(json);
+}
+
 static int convert(struct session *session, struct conversion *conversion, const char *from,
 		   const char *to)
 {
@@ -111,7 +129,6 @@ static int convert(struct session *session, struct conversion *conversion, const
 	struct image_convert result = { .on_progress = on_progress, .userdata = &progress };
 	_cleanup_(image_unrefp) struct image *image = NULL, *parent = NULL;
 	_cleanup_(image_file_done) struct image_file file = { .fd = -EBADF };
-	json_t *json;
 	int status;
 
 	status = image_file_open(&image, from, &opts);
@@ -124,19 +141,13 @@ static int convert(struct session *session, struct conversion *conversion, const
 	if (status == EXIT_DONE)
 		status = write_image(conversion, image, parent, &file, &result);
 	progress_end(&progress);
+	if (status == EXIT_DONE)
+		status = image_file_keep(&file);
 	if (status)
 		return status;
-	image_file_keep(&file);
 	if (file.fd == STDOUT_FILENO)
 		return EXIT_DONE;
-	json = json_pack(
-		"{s:s, s:I, s:I, s:I, s:o}", "format", image_format_name(conversion->format),
-		"data_bytes", (json_int_t)result.stats.data_bytes, "stored_bytes",
-		(json_int_t)result.stats.stored_bytes, "file_bytes",
-		(json_int_t)result.stats.file_bytes, "digest", image_file_digest(result.digest));
-	if (!output_json(session, json))
-		convert_show(session, json);
-	json_decref(json);
+	convert_tell(session, conversion->format, &result);
 	return EXIT_DONE;
 }
 
@@ -205,6 +216,57 @@ int cmd_image_convert(struct session *session, int argc, char **argv)
 int cmd_image_flatten(struct session *session, int argc, char **argv)
 {
 	return convert_verb(session, argc, argv, true);
+}
+
+/* ---- append ---- */
+
+static int append(struct session *session, const struct image_writer_opts *opts, const char *from,
+		  const char *to)
+{
+	struct progress progress = { session, "copying", clock_now_ns(), 0, false };
+	struct image_convert result = { .on_progress = on_progress, .userdata = &progress };
+	_cleanup_(image_unrefp) struct image *image = NULL, *old = NULL;
+	_cleanup_(closep) int fd = -EBADF;
+	const char *why = NULL;
+	int r, status;
+
+	status = image_file_open(&image, from, NULL);
+	if (status)
+		return status;
+	fd = open(to, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0) {
+		fprintf(stderr, "ufdctl: cannot open %s: %s\n", to, strerror(errno));
+		return errno == EACCES ? EXIT_DENIED : EXIT_FAILED;
+	}
+	r = image_open(&old, to, fd, NULL, &why);
+	if (r == 0)
+		r = image_append(image, fd, old, opts, &result, &why);
+	progress_end(&progress);
+	if (r < 0)
+		return image_file_failed(r, why);
+	convert_tell(session, IMAGE_UFDI, &result);
+	return EXIT_DONE;
+}
+
+int cmd_image_append(struct session *session, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "compress", required_argument, NULL, 'c' },
+		{},
+	};
+	struct conversion conversion = { .opts.codec = IMAGE_LZ4 };
+	int value, status;
+
+	while ((value = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (value != 'c')
+			return session_usage("image append: bad option");
+		status = take_option(&conversion, value, false);
+		if (status)
+			return status;
+	}
+	if (argc - optind != 2)
+		return session_usage("image append wants IMAGE FILE");
+	return append(session, &conversion.opts, argv[optind], argv[optind + 1]);
 }
 
 /* ---- diff ---- */

@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "image/image-foreign.h"
 
 int image_file_failed(int r, const char *why)
@@ -57,9 +60,29 @@ int image_file_make(struct image_file *ret, const char *path)
 	return EXIT_DONE;
 }
 
-void image_file_keep(struct image_file *file)
+/* Its bytes are on the disk already; its name is when the folder is. */
+static int sync_folder(const char *path)
 {
+	_cleanup_(freep) char *copy = strdup(path);
+	_cleanup_(closep) int folder = -EBADF;
+
+	if (!copy)
+		return -ENOMEM;
+	folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return folder < 0 || fsync(folder) < 0 ? -errno : 0;
+}
+
+int image_file_keep(struct image_file *file)
+{
+	int r = file->path ? sync_folder(file->path) : 0;
+
+	if (r < 0) {
+		fprintf(stderr, "ufdctl: the folder of %s cannot be written to disk: %s\n",
+			file->path, strerror(-r));
+		return EXIT_FAILED;
+	}
 	file->path = NULL;
+	return EXIT_DONE;
 }
 
 void image_file_done(struct image_file *file)

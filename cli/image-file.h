@@ -24,8 +24,8 @@ struct image_file {
 
 /* @path `-` is stdout. Says why not. Return: an exit status. */
 int image_file_make(struct image_file *ret, const char *path);
-/* It is done: it stays. */
-void image_file_keep(struct image_file *file);
+/* It is done, and stays, also after a crash. Says why not. Return: an exit status. */
+int image_file_keep(struct image_file *file);
 void image_file_done(struct image_file *file);
 
 /* Its digest in hexadecimal digits, or null if it has none. A new reference. */

@@ -43,6 +43,7 @@ static const struct verb verbs[] = {
 	{ "image", "info", "IMAGE", "what it holds, and its parents", cmd_image_info },
 	{ "image", "verify", "IMAGE", "read all of it, name what is broken", cmd_image_verify },
 	{ "image", "convert", "IMAGE FILE", "into another format, or anew", cmd_image_convert },
+	{ "image", "append", "IMAGE FILE", "continue FILE by what IMAGE holds", cmd_image_append },
 	{ "image", "diff", "IMAGE IMAGE", "pages that are different", cmd_image_diff },
 	{ "image", "flatten", "IMAGE FILE", "a chain as one image", cmd_image_flatten },
 	{ NULL, "drain", "[--wait] [--cancel]", "fill every guest, take no new ones", cmd_drain },

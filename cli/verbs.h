@@ -31,6 +31,7 @@ int cmd_snapshot_save(struct session *session, int argc, char **argv);
 int cmd_restore(struct session *session, int argc, char **argv);
 int cmd_image_info(struct session *session, int argc, char **argv);
 int cmd_image_verify(struct session *session, int argc, char **argv);
+int cmd_image_append(struct session *session, int argc, char **argv);
 int cmd_image_convert(struct session *session, int argc, char **argv);
 int cmd_image_diff(struct session *session, int argc, char **argv);
 int cmd_image_flatten(struct session *session, int argc, char **argv);

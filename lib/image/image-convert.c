@@ -145,25 +145,52 @@ static int copy_difference(struct copy *copy, struct image *parent, const char *
 
 /* ---- all of it ---- */
 
-static int copy_into(struct copy *copy, uint32_t memory, struct image *parent,
-		     const char **ret_error)
+/* Its number there, if @old is what is continued. */
+static int declare(struct copy *copy, const struct image_memory *info, const struct image *old)
 {
-	const struct image_memory *info = image_memory(copy->image, memory);
-	int r;
-
-	copy->memory = memory;
-	r = image_writer_add_memory(copy->writer, info->name, info->length_bytes, info->page_bytes,
-				    info->kind, &copy->number);
-	if (r < 0)
-		return image_fail(ret_error, r, "memory %s: %s", info->name, strerror(-r));
-	r = parent ? copy_difference(copy, parent, ret_error) : copy_memory(copy, ret_error);
-	copy->done_bytes += info->length_bytes;
-	return r;
+	if (old && image_find_memory(old, info->name, &copy->number))
+		return image_writer_grow(copy->writer, copy->number, info->length_bytes);
+	return image_writer_add_memory(copy->writer, info->name, info->length_bytes,
+				       info->page_bytes, info->kind, &copy->number);
 }
 
 static bool is_taken(uint32_t wanted, uint32_t memory)
 {
 	return wanted == IMAGE_ALL_MEMORIES || wanted == memory;
+}
+
+/* @old: what is continued, or NULL; @base: what only differences to are written, or NULL. */
+static int copy_all(struct copy *copy, uint32_t memory, const struct image *old, struct image *base,
+		    const char **ret_error)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < image_n_memories(copy->image); i++)
+		if (is_taken(memory, i))
+			copy->total_bytes += image_memory(copy->image, i)->length_bytes;
+	for (uint32_t i = 0; r == 0 && i < image_n_memories(copy->image); i++) {
+		const struct image_memory *info = image_memory(copy->image, i);
+
+		if (!is_taken(memory, i))
+			continue;
+		copy->memory = i;
+		r = declare(copy, info, old);
+		if (r < 0)
+			return image_fail(ret_error, r, "memory %s: %s", info->name, strerror(-r));
+		r = base ? copy_difference(copy, base, ret_error) : copy_memory(copy, ret_error);
+		copy->done_bytes += info->length_bytes;
+	}
+	return r;
+}
+
+static int commit(struct copy *copy, const char **ret_error)
+{
+	int r = image_writer_commit(copy->writer, copy->convert->digest);
+
+	if (r < 0)
+		return image_fail(ret_error, r, "the copy cannot be written: %s", strerror(-r));
+	image_writer_get_stats(copy->writer, &copy->convert->stats);
+	return 0;
 }
 
 int image_convert(struct image *image, uint32_t memory, int fd,
@@ -180,19 +207,26 @@ int image_convert(struct image *image, uint32_t memory, int fd,
 	if (r < 0)
 		return image_fail(ret_error, r, "the copy cannot be begun: %s", strerror(-r));
 	copy->writer = writer;
-	for (uint32_t i = 0; i < image_n_memories(image); i++)
-		if (is_taken(memory, i))
-			copy->total_bytes += image_memory(image, i)->length_bytes;
-	for (uint32_t i = 0; r == 0 && i < image_n_memories(image); i++)
-		if (is_taken(memory, i))
-			r = copy_into(copy, i, parent, ret_error);
+	r = copy_all(copy, memory, NULL, parent, ret_error);
+	return r < 0 ? r : commit(copy, ret_error);
+}
+
+int image_append(struct image *image, int fd, struct image *old,
+		 const struct image_writer_opts *opts, struct image_convert *convert,
+		 const char **ret_error)
+{
+	_cleanup_(image_writer_freep) struct image_writer *writer = NULL;
+	_cleanup_(copy_freep) struct copy *copy = NULL;
+	int r = copy_new(&copy, image, convert);
+
+	if (r < 0)
+		return image_fail(ret_error, r, "the copy cannot be begun: %s", strerror(-r));
+	r = image_writer_append(&writer, fd, opts, ret_error);
 	if (r < 0)
 		return r;
-	r = image_writer_commit(writer, convert->digest);
-	if (r < 0)
-		return image_fail(ret_error, r, "the copy cannot be written: %s", strerror(-r));
-	image_writer_get_stats(writer, &convert->stats);
-	return 0;
+	copy->writer = writer;
+	r = copy_all(copy, IMAGE_ALL_MEMORIES, old, old, ret_error);
+	return r < 0 ? r : commit(copy, ret_error);
 }
 
 int image_convert_raw(struct image *image, uint32_t memory, int fd, struct image_convert *convert,

@@ -32,6 +32,20 @@ int image_convert(struct image *image, uint32_t memory, int fd,
 		  struct image_convert *convert, const char **ret_error);
 
 /**
+ * image_append() - continue an image by what another one holds
+ * @fd:   of the image that is continued, as image_writer_append(); committed
+ * @old:  the same, opened
+ * @opts: how; without a parent
+ *
+ * A memory of the same name has the same content afterwards, and may have grown; others stay. Until
+ * it returns, and if it fails, readers find what was there before. Return: as above; -EINVAL if a
+ * memory would shrink.
+ */
+int image_append(struct image *image, int fd, struct image *old,
+		 const struct image_writer_opts *opts, struct image_convert *convert,
+		 const char **ret_error);
+
+/**
  * image_convert_raw() - write a memory as it is, with holes where it is zero
  * @fd: borrowed; an empty regular file
  *

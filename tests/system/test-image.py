@@ -218,6 +218,27 @@ def read(path):
         return file.read()
 
 
+def appends(world, path, fails):
+    """An image is continued by another one; a writer that is killed meanwhile leaves the one before."""
+    world.ctl("image", "convert", path("a"), path("both.ufdi"))
+    before = read(path("both.ufdi"))
+    digest = json.loads(world.ctl("--json", "image", "info", path("both.ufdi")).stdout)["digest"]
+    world.ctl("image", "append", path("b"), path("both.ufdi"))
+    after = read(path("both.ufdi"))
+    check("an image is continued, and is the newer one", after.startswith(before)
+          and json.loads(world.ctl("--json", "image", "diff", path("both.ufdi"), path("b")).stdout)["differ_bytes"] == 0)
+    spec = f"image:{path('both.ufdi')},digest={digest}"
+    check("the older one is there, too",
+          json.loads(world.ctl("--json", "image", "diff", spec, path("a")).stdout)["differ_bytes"] == 0)
+    for cut in (len(after) - 1, (len(before) + len(after)) // 2, len(before) + 1):
+        with open(path("cut.ufdi"), "wb") as file:
+            file.write(after[:cut])
+        check(f"cut {len(after) - cut} bytes before its end it is the one before", json.loads(world.ctl(
+            "--json", "image", "info", path("cut.ufdi")).stdout)["digest"] == digest)
+    code, said = fails("append", path("b"), path("a"))
+    check("only an image is continued", code == 1 and said, (code, said))
+
+
 def tool(world):
     """What needs no daemon: each way there and back, and each way to fail."""
     def path(name):
@@ -267,6 +288,7 @@ def tool(world):
         file.truncate(os.path.getsize(path("flat.ufdi")) - 1)
     code, said = fails("info", path("flat.ufdi"))
     check("a file without its end is told", code == 1 and "has no end" in said, said)
+    appends(world, path, fails)
     codes = [fails(*words)[0] for words in (("convert", path("a")), ("convert", "--compress", "zip", path("a"), path("z")),
                                             ("convert", "--to", "raw", path("a"), "-"), ("info", "--all", path("a")))]
     check("command lines that make no sense are refused", codes == [2] * 4, codes)
