@@ -221,6 +221,8 @@ static void fill_by_mapping(struct probe_run *run, const struct lab_memory *memo
 	void *alias = mmap(NULL, memory->page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd,
 			   (off_t)(i * memory->page_bytes));
 
+	if (alias == MAP_FAILED && errno == ENOMEM)
+		probe_skip(run, "somebody else took the huge pages that were free");
 	probe_must(run, alias != MAP_FAILED, "mmap() of the file once more");
 	memset(alias, byte, memory->page_bytes);
 	munmap(alias, memory->page_bytes);
