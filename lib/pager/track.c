@@ -161,17 +161,21 @@ static int tell_holes(struct ufd_pager_guest *paged, struct memory *memory, stru
 	return r;
 }
 
-/* Most holes of a file are pages that are absent, or removed: nothing is to be told of them. */
-static bool has_present(const struct memory *memory, struct page_range pages)
+/*
+ * Most holes of a file are pages that never came: nothing is to be told of them. Of a page in any other
+ * state that may be long over: it is put into memory before it is called present.
+ */
+static bool are_absent(const struct memory *memory, struct page_range pages)
 {
 	struct page_range run;
 
-	return page_states_find(&memory->states, pages, PAGE_PRESENT, &run);
+	return page_states_find(&memory->states, pages, PAGE_ABSENT, &run) &&
+	       run.first == pages.first && run.count == pages.count;
 }
 
 /*
- * The walk over the file is ours; the demand thread looks at what we found to be holes though it was
- * present, and at no more. What becomes present after the walk was no hole.
+ * The walk over the file is ours; the demand thread looks at what we found to be holes where pages had
+ * come, and at no more.
  */
 static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool is_written)
 {
@@ -190,7 +194,7 @@ static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool
 		if (!length)
 			found = end;
 		holes = (struct page_range){ (at - base) / page_bytes, (found - at) / page_bytes };
-		if (holes.count && has_present(memory, holes))
+		if (holes.count && !are_absent(memory, holes))
 			r = tell_holes(paged, memory, holes, is_written);
 		at = found + length;
 	}
