@@ -188,8 +188,12 @@ static const struct probe_check checks[] = {
 	  MESSAGE("a disk"),
 	  .run = try_direct },
 	{ .id = "access.missing-pin",
+	  .group = PROBE_ACCESS,
 	  .title = "Pinning a buffer of io_uring waits for an absent page",
-	  MESSAGE("io_uring"),
+	  .wanted = "message",
+	  .known = { { PROBE_KERNEL(6, 1), "EFAULT, silent" }, { PROBE_KERNEL(6, 18), "message" } },
+	  .consequence = "a VMM cannot register buffers of io_uring in absent memory: let it do so "
+			 "before it attaches",
 	  .run = try_pin },
 	{ .id = "access.missing-populate",
 	  .title = "MADV_POPULATE_READ, _WRITE and mlock wait for an absent page",
