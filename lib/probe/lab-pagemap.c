@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "kernel/features.h"
 #include "kernel/pagemap.h"
+#include "probe/lab-smaps.h"
 
 static int open_own(struct probe_run *run)
 {
@@ -56,6 +57,7 @@ int64_t lab_scan_raw(struct probe_run *run, struct pm_scan_arg *scan)
 	return n < 0 ? -errno : n;
 }
 
+/* Before Linux 6.7 as much as is known: is any page of the mapping one? */
 bool lab_is_huge(struct probe_run *run, const void *at)
 {
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -69,6 +71,9 @@ bool lab_is_huge(struct probe_run *run, const void *at)
 	};
 	int64_t n;
 
+	if (!features_get()->has_pagemap_scan)
+		return lab_smaps_bytes(run, at, 1, "AnonHugePages") > 0 ||
+		       lab_smaps_bytes(run, at, 1, "ShmemPmdMapped") > 0;
 	scan.end = scan.start + page_bytes;
 	n = lab_scan_raw(run, &scan);
 	errno = n < 0 ? (int)-n : 0;

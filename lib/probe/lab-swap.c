@@ -2,37 +2,14 @@
 /* Getting pages of our own into swap, and proving that they are there. */
 #include "probe/lab.h"
 
-#include <inttypes.h>
 #include <poll.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
-#include "base/files.h"
+#include "probe/lab-smaps.h"
 
 #define N_SWAP_TRIES 50
-
-/*
- * What smaps says is in swap of the mappings within a range. A page counts as soon as its place is
- * taken by an entry that names its slot, be its bytes on their way there or not.
- */
-static uint64_t swapped_bytes(struct probe_run *run, const uint8_t *at, size_t length_bytes)
-{
-	_cleanup_(fclosep) FILE *file = fopen("/proc/self/smaps", "re");
-	uint64_t start = 0, first, end, n_kib, bytes = 0;
-	char line[512];
-
-	probe_must(run, file, "open() of smaps");
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &first, &end) == 2)
-			start = first;
-		else if (start >= (uintptr_t)at && start < (uintptr_t)at + length_bytes &&
-			 sscanf(line, "Swap: %" SCNu64 " kB", &n_kib) == 1)
-			bytes += n_kib * 1024;
-	return bytes;
-}
 
 /* Pages that are mapped, or in the page cache. */
 static size_t count_resident(struct probe_run *run, uint8_t *at, size_t length_bytes,
@@ -51,13 +28,14 @@ static size_t count_resident(struct probe_run *run, uint8_t *at, size_t length_b
 
 /*
  * Is it gone from the page tables, and its bytes in swap, or (of a kernel that loses them) nowhere?
- * mincore() alone does not tell: it counts what is on its way to swap.
+ * mincore() alone does not tell: it counts what is on its way to swap. smaps counts a page as soon as its
+ * place is taken by an entry that names its slot.
  */
 static bool is_out(struct probe_run *run, uint8_t *at, size_t length_bytes)
 {
 	if (count_resident(run, at, length_bytes, true))
 		return false;
-	return swapped_bytes(run, at, length_bytes) >= length_bytes ||
+	return lab_smaps_bytes(run, at, length_bytes, "Swap") >= length_bytes ||
 	       !count_resident(run, at, length_bytes, false);
 }
 
