@@ -44,7 +44,8 @@ struct demand_config {
 	uint64_t background_rate; /* bytes a second; 0: no limit */
 	uint64_t window_bytes;	  /* a multiple of the page size, or WINDOW_NONE */
 	uint64_t spin_ns;
-	uint64_t sleep_max_ns; /* below half the watchdog period */
+	uint64_t sleep_max_ns;	/* below half the watchdog period */
+	bool can_map_protected; /* CONTINUE takes MODE_WP (Linux 6.4) */
 	bool is_background;
 	bool is_adopted;   /* from a former process */
 	bool is_graduated; /* and it is complete and unregistered: nothing is to be told */

@@ -67,20 +67,54 @@ void fill_zero(struct demand *demand, struct mapping *mapping, uint64_t page)
 	fill_later(demand, mapping, page, outcome);
 }
 
+/* Linux before 6.4 maps what a file holds without protection, whatever it is asked. */
+static bool map_is_open(const struct demand *demand, const struct memory *memory)
+{
+	return memory_is_tracked(memory) && !demand->config.can_map_protected;
+}
+
+/*
+ * @page is about to be mapped. If it is open then, it counts as written, and who saves pages before
+ * they are does so now. Return: false if it has to wait, and is parked.
+ */
+static bool map_begins(struct demand *demand, struct mapping *mapping, uint64_t page)
+{
+	if (!map_is_open(demand, mapping->memory))
+		return true;
+	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });
+	return before_write_save(demand, mapping, page);
+}
+
+static unsigned int map_flags(const struct demand *demand, const struct memory *memory)
+{
+	return map_is_open(demand, memory) ? 0 : fill_flags(memory);
+}
+
 void fill_map(struct demand *demand, struct mapping *mapping, struct page_range pages)
 {
 	struct memory *memory = mapping->memory;
 
 	while (pages.count) {
+		struct page_range piece = pages;
 		uint64_t done_bytes = 0, n_done;
-		int outcome = uffd_continue(mapping->mapper->uffd, fill_range(mapping, pages),
-					    fill_flags(memory), &done_bytes);
+		int outcome;
 
+		if (map_is_open(demand, memory))
+			piece.count = 1;
+		if (!map_begins(demand, mapping, pages.first)) {
+			pages.first++;
+			pages.count--;
+			continue;
+		}
+		outcome = uffd_continue(mapping->mapper->uffd, fill_range(mapping, piece),
+					map_flags(demand, memory), &done_bytes);
 		n_done = done_bytes / memory->page_bytes;
 		pages.first += n_done;
 		pages.count -= n_done;
-		if (outcome == 0 || !pages.count)
+		if (!pages.count)
 			return;
+		if (outcome == 0)
+			continue;
 		if (outcome == UFFD_NO_PAGE)
 			fill_probe(demand, mapping, pages.first);
 		else
@@ -104,8 +138,10 @@ void fill_probe(struct demand *demand, struct mapping *mapping, uint64_t page)
 	uint64_t done_bytes = 0;
 	int outcome = UFFD_NO_PAGE;
 
+	if (is_shared && !map_begins(demand, mapping, page))
+		return;
 	if (is_shared)
-		outcome = uffd_continue(mapping->mapper->uffd, range, fill_flags(memory),
+		outcome = uffd_continue(mapping->mapper->uffd, range, map_flags(demand, memory),
 					&done_bytes);
 	if (outcome == UFFD_NO_PAGE) {
 		outcome = uffd_copy(mapping->mapper->uffd, range.start, demand->zeros,

@@ -84,6 +84,7 @@ static void probe(void)
 	}
 
 	features.uffd &= mask_from_environment();
+	features.has_continue_wp = features.uffd & UFFD_FEATURE_WP_UNPOPULATED;
 	/* The two came with one release: a kernel that lacks the feature has no scan either. */
 	features.has_pagemap_scan = features.uffd & UFFD_FEATURE_WP_ASYNC && probe_pagemap_scan();
 }

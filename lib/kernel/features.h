@@ -9,10 +9,11 @@
 struct kernel_features {
 	uint64_t uffd;	       /* UFFD_FEATURE_ bits, less those that UFD_FEATURES_MASK hides */
 	bool has_pagemap_scan; /* Linux 6.7; hidden together with UFFD_FEATURE_WP_ASYNC */
-	bool may_syscall;      /* userfaultfd(2) with kernel-mode faults is allowed to us */
-	bool may_device;       /* /dev/userfaultfd opens */
-	int syscall_errno;     /* why may_syscall is false, positive */
-	int device_errno;      /* why may_device is false, positive */
+	bool has_continue_wp; /* Linux 6.4; known by, and hidden with, UFFD_FEATURE_WP_UNPOPULATED */
+	bool may_syscall;     /* userfaultfd(2) with kernel-mode faults is allowed to us */
+	bool may_device;      /* /dev/userfaultfd opens */
+	int syscall_errno;    /* why may_syscall is false, positive */
+	int device_errno;     /* why may_device is false, positive */
 };
 
 /**

@@ -337,6 +337,8 @@ int uffd_continue(int fd, struct hva_range range, unsigned int flags, uint64_t *
 	uint64_t done = 0;
 	int r = 0;
 
+	if (flags & UFFD_FILL_WP && !features_get()->has_continue_wp)
+		return -EINVAL; /* as the kernel says, also where it is made to look older */
 	while (done < range.length_bytes && r == 0) {
 		struct uffdio_continue cont = {
 			.range = { .start = range.start.v + done,

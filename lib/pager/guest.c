@@ -234,6 +234,7 @@ static void paged_config(const struct ufd_pager_guest *paged, struct demand_conf
 		.window_bytes = opts->window_bytes,
 		.spin_ns = opts->spin_ns,
 		.sleep_max_ns = SLEEP_MAX_NS,
+		.can_map_protected = features_get()->has_continue_wp,
 		.is_background = !opts->no_background,
 		.is_adopted = paged->is_adopted,
 		.is_graduated = atomic_load(&paged->is_graduated),

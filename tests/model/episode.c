@@ -131,6 +131,7 @@ static void make_world(void)
 	world.may_graduate = chance_below(3) == 0;
 	world.may_track = !world.may_graduate;
 	world.crash_weight = (unsigned int)chance_below(3) * 12;
+	world.is_continue_open = !is_async && chance_below(4) == 0;
 	for (unsigned int i = 0; i < world.n_processes; i++)
 		world.processes[i] = (struct process){
 			.is_alive = true,
@@ -164,6 +165,7 @@ static void boot(void)
 		.background_rate = chance_below(3) ? 0 : MIB << chance_below(8),
 		.window_bytes = windows[chance_below(sizeof(windows) / sizeof(windows[0]))],
 		.sleep_max_ns = NSEC_PER_SEC,
+		.can_map_protected = !world.is_continue_open,
 		.is_background = chance_below(4) > 0,
 		.cpu = -1,
 		.event_fd = -EBADF,

@@ -261,7 +261,8 @@ static int continue_page(const struct fill *fill, uint64_t page, const void *fro
 		return UFFD_POISONED;
 	cached->is_data = true;
 	*pte = (struct pte){ .kind = PTE_FILE, .is_wp = fill->flags & UFFD_FILL_WP };
-	check_protected(fill, page);
+	if (!world.is_continue_open)
+		check_protected(fill, page);
 	return 0;
 }
 
@@ -276,6 +277,8 @@ int uffd_continue(int fd, struct hva_range range, unsigned int flags, uint64_t *
 	r = fill_check(fd, range.start, range.length_bytes, flags, &fill);
 	if (r == 0 && area_memory(fill.area)->kind == BACKING_ANON)
 		model_fail("CONTINUE on anonymous memory");
+	if (r == 0 && world.is_continue_open && flags & UFFD_FILL_WP)
+		model_fail("this kernel's CONTINUE protects nothing");
 	if (r == 0)
 		r = fill_pages(&fill, range.length_bytes, NULL, continue_page, ret_done_bytes);
 	trace("  continue(%#llx, %llu bytes) done %llu: %llu", range.start.v, range.length_bytes,

@@ -67,6 +67,7 @@ MUTATIONS = {
         'if (state == PAGE_PRESENT || state == PAGE_REMOVED)', 'if (true || state == PAGE_PRESENT)')]),
     'vector-forgotten': ('dirty-adopt.c', [('	scan_recover(log->guest);\n', '')]),
     'wp-not-protected-again': ('dirty-log.c', [('return protect_map(log, slot, false);', 'return 0;')]),
+    'mapped-unmarked': ('resolve.c', [('	memory_mark_dirty(mapping->memory, (struct page_range){ page, 1 });\n	return before', '	return before')]),
     'wp-not-settled': ('dirty-log.c', [('	if (log->settle)\n', '	if (false)\n')]),
     'asleep-while-filling': ('demand.c', [
         ('	atomic_store_explicit(&demand->board->is_asleep, 0, memory_order_seq_cst);\n', ''),

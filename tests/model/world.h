@@ -177,6 +177,7 @@ struct world {
 	uint64_t pool_free;	 /* huge pages */
 	bool is_out_of_memory;
 	bool is_source_bad;
+	bool is_continue_open; /* Linux before 6.4: CONTINUE knows no MODE_WP */
 	bool may_graduate;
 	bool may_track;
 	unsigned int crash_weight; /* crashes mend lost wake-ups: some episodes have few or none */

@@ -323,6 +323,8 @@ START_TEST(writes_through_any_mapping_are_one_memory_s)
 
 	if (!is_shared)
 		return;
+	if (!features_get()->has_continue_wp)
+		unit_skip("pages of a file cannot be mapped protected, and are told as written");
 	dirty_begin(&fixture, &dirty_rows[_i]);
 	again = child_map_again(&fixture.child);
 	ck_assert_int_eq(ufd_pager_guest_add_mapping(fixture.guest, fixture.mapper, fixture.memory,
@@ -548,6 +550,56 @@ START_TEST(what_a_kernel_cannot_do_is_refused_by_name)
 }
 END_TEST
 
+/* One epoch more: is @page told? */
+static bool is_told(struct dirty_fixture *fixture, uint64_t page)
+{
+	UFD_OPTS(ufd_dirty_epoch, epoch);
+	uint64_t word = 0;
+
+	dirty_read(fixture, "a", UFD_DIRTY_LAST, &epoch);
+	ck_assert_int_eq(
+		ufd_pager_guest_dirty_bitmap(fixture->guest, "a", fixture->memory, 0, &word, 1), 0);
+	return word >> page & 1;
+}
+
+/*
+ * What is read through one mapping, and exists by another, is mapped by CONTINUE, and may be written at
+ * once. More may be told than was written.
+ */
+START_TEST(what_cannot_be_mapped_protected_is_told)
+{
+	const struct dirty_row row = { "as Linux 6.1", CHILD_SHMEM, UFD_TRACK_WP };
+	struct dirty_fixture fixture;
+	uint64_t again, n;
+
+	ck_assert_int_eq(setenv("UFD_FEATURES_MASK", "1fff", 1), 0);
+	dirty_begin(&fixture, &row);
+	again = child_map_again(&fixture.child);
+	ck_assert_int_eq(ufd_pager_guest_add_mapping(fixture.guest, fixture.mapper, fixture.memory,
+						     again, fixture.child.length, 0, NULL),
+			 0);
+	n = (again - fixture.child.address) / fixture.child.page_bytes;
+	ck_assert_uint_eq(child_peek(&fixture.child, 0), child_word(0, 0));
+	dirty_start(&fixture, "a");
+	for (uint64_t page = 0; page < 8; page++) {
+		ck_assert_uint_eq(child_peek(&fixture.child, page), child_word(page, 0));
+		ck_assert_uint_eq(child_peek(&fixture.child, n + page), child_word(page, 0));
+		child_poke(&fixture.child, n + page, 1);
+		ck_assert(is_told(&fixture, page));
+		/* and protected after that */
+		child_poke(&fixture.child, n + page, 2);
+		ck_assert(is_told(&fixture, page));
+		child_poke(&fixture.child, page, 3);
+		ck_assert(is_told(&fixture, page));
+	}
+	dirty_finish(&fixture);
+	ck_assert_uint_eq(child_peek(&fixture.child, n + 9), child_word(9, 0));
+	child_poke(&fixture.child, n + 9, 1);
+	ck_assert(is_told(&fixture, 9));
+	dirty_end(&fixture);
+}
+END_TEST
+
 int main(void)
 {
 	hugepages_reserve(2 * DIRTY_PAGES);
@@ -573,6 +625,7 @@ int main(void)
 			UNIT_TABLE(what_was_mapped_before_is_tracked, dirty_rows),
 			UNIT_TABLE(no_page_is_lost_where_a_vector_ends, dirty_rows),
 			UNIT(a_file_that_others_may_write_is_refused),
+			UNIT(what_cannot_be_mapped_protected_is_told),
 			UNIT_TABLE(what_a_kernel_cannot_do_is_refused_by_name, kernels),
 			{},
 		});
