@@ -480,14 +480,10 @@ int __real_nanosleep(const struct timespec *time, struct timespec *left);
 int __wrap_nanosleep(const struct timespec *time, struct timespec *left);
 int __wrap_nanosleep(const struct timespec *time, struct timespec *left)
 {
-	struct gate *gate = waited_for;
-
-	if (!gate)
+	if (!waited_for)
 		return __real_nanosleep(time, left);
-	if (atomic_fetch_add(&n_pauses, 1) + 1 == ENDS_AFTER && may_end) {
-		gate_open(gate);
-		waited_for = NULL;
-	}
+	if (atomic_fetch_add(&n_pauses, 1) + 1 == ENDS_AFTER && may_end)
+		gate_open(atomic_exchange(&waited_for, NULL));
 	return 0;
 }
 
@@ -580,21 +576,6 @@ START_TEST(a_stalled_page_that_turns_out_to_be_a_hole_wakes_its_waiter)
 }
 END_TEST
 
-START_TEST(poison_is_refused_where_the_kernel_has_none)
-{
-	UFD_OPTS(ufd_pager_guest_opts, opts, .policy = UFD_POLICY_POISON);
-	struct ufd_pager_guest *guest;
-	struct ufd_pager *pager;
-
-	setenv("UFD_FEATURES_MASK", "1fff", 1);
-	if (features_get()->uffd & (1 << 14))
-		unit_skip("features were asked before");
-	ck_assert_int_eq(ufd_pager_new(&pager, NULL), 0);
-	ck_assert_int_eq(ufd_pager_guest_new(pager, &guest, "guest", &opts), -EOPNOTSUPP);
-	ufd_pager_free(pager);
-}
-END_TEST
-
 int main(void)
 {
 	(void)hugepages_reserve(8);
@@ -614,7 +595,6 @@ int main(void)
 				UNIT_TABLE(larger_pages_come_when_fills_have_ended, fills_end),
 				UNIT(holes_cost_nothing_of_the_rate),
 				UNIT(a_stalled_page_that_turns_out_to_be_a_hole_wakes_its_waiter),
-				UNIT(poison_is_refused_where_the_kernel_has_none),
 				{},
 			});
 }

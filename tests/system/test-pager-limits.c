@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A guest whose memory control group is too small for it: filling stops before the kernel kills. */
+/*
+ * A guest whose memory control group is too small for it: filling stops before the kernel kills. And a
+ * kernel that is too old for what is asked.
+ */
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "kernel/features.h"
 #include "kernel/pidfd.h"
 #include "support/gate.h"
 #include "support/memory-group.h"
@@ -153,6 +158,21 @@ START_TEST(demanded_pages_stall_at_the_end_of_the_margin)
 }
 END_TEST
 
+START_TEST(poison_is_refused_where_the_kernel_has_none)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .policy = UFD_POLICY_POISON);
+	struct ufd_pager_guest *guest;
+	struct ufd_pager *pager;
+
+	setenv("UFD_FEATURES_MASK", "1fff", 1);
+	if (features_get()->uffd & (1 << 14))
+		unit_skip("features were asked before");
+	ck_assert_int_eq(ufd_pager_new(&pager, NULL), 0);
+	ck_assert_int_eq(ufd_pager_guest_new(pager, &guest, "guest", &opts), -EOPNOTSUPP);
+	ufd_pager_free(pager);
+}
+END_TEST
+
 int main(void)
 {
 	return unit_run(
@@ -162,6 +182,7 @@ int main(void)
 				background_fill_stops_before_the_limit_and_goes_on_when_there_is_room,
 				kinds),
 			UNIT_TABLE(demanded_pages_stall_at_the_end_of_the_margin, kinds),
+			UNIT(poison_is_refused_where_the_kernel_has_none),
 			{},
 		});
 }

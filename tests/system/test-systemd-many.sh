@@ -36,10 +36,10 @@ is_ready() {
 }
 
 idle_ticks() {
-	local name user nice system idle rest
+	local ticks
 
-	read -r name user nice system idle rest </proc/stat
-	echo "$idle"
+	read -ra ticks </proc/stat
+	echo "${ticks[4]}"
 }
 
 # Do others use the CPUs, by more than three quarters? Now: the load is of a minute, in which other tests ran.
