@@ -6,7 +6,6 @@
  * pages free that taking them for a moment does no harm.
  */
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "probe/lab.h"
@@ -19,7 +18,7 @@
 
 static void try_huge_part(struct probe_run *run)
 {
-	struct lab_memory memory = lab_map(run, LAB_HUGETLB, 1);
+	struct lab_memory memory = lab_map_unused(run, LAB_HUGETLB, 1);
 	struct lab_memory bytes = lab_map(run, LAB_ANON, 1);
 	int uffd = lab_uffd(run, 0);
 
@@ -67,24 +66,16 @@ static void empty_pool(struct probe_run *run)
 
 static void try_empty_pool(struct probe_run *run)
 {
-	const size_t length_bytes = (size_t)2 << 20;
-	struct lab_memory memory = lab_map(run, LAB_ANON_THP, length_bytes / 4096);
-	int fd = memfd_create("probe", MFD_CLOEXEC | MFD_HUGETLB | 21U << 26), uffd, r;
+	struct lab_memory memory = lab_map_unused(run, LAB_HUGETLB, 1);
+	struct lab_memory bytes = lab_map(run, LAB_ANON_THP,
+					  memory.length_bytes / (size_t)getpagesize());
+	int uffd = lab_uffd(run, 0), r;
 	int64_t field = 0;
-	void *at;
 
-	if (fd < 0)
-		probe_skip(run, "no huge pages of 2 MiB: %s", strerror(errno));
-	probe_must(run, ftruncate(fd, (off_t)length_bytes) == 0, "ftruncate()");
-	lab_fill(&memory, 0, BYTE);
-	at = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	probe_must(run, at != MAP_FAILED, "mmap() of a huge page without a reservation");
-	uffd = lab_uffd(run, 0);
-	r = lab_try_register(uffd, at, length_bytes, MISSING, NULL);
-	errno = -r;
-	probe_must(run, r == 0, "UFFDIO_REGISTER");
+	lab_fill(&bytes, 0, BYTE);
+	lab_register(run, uffd, &memory, MISSING);
 	empty_pool(run);
-	r = lab_copy(uffd, at, memory.at, length_bytes, 0, &field);
+	r = lab_copy(uffd, memory.at, bytes.at, memory.length_bytes, 0, &field);
 	probe_detail(run, "UFFDIO_COPY from the empty pool: %s, field %lld", probe_errno(r),
 		     (long long)field);
 	if (r == 0)

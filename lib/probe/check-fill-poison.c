@@ -15,7 +15,7 @@ static int poison(struct probe_run *run, enum lab_backing backing, struct lab_me
 {
 	int uffd = lab_uffd(run, UFFD_FEATURE_POISON), r;
 
-	*ret_memory = lab_map(run, backing, 1);
+	*ret_memory = lab_map_unused(run, backing, 1);
 	lab_register(run, uffd, ret_memory, MISSING);
 	r = lab_poison(uffd, ret_memory->at, ret_memory->length_bytes, 0, NULL);
 	errno = -r;

@@ -112,7 +112,7 @@ static void try_missing_only(struct probe_run *run)
 
 static void try_huge_part(struct probe_run *run)
 {
-	struct lab_memory memory = lab_map(run, LAB_HUGETLB, 1);
+	struct lab_memory memory = lab_map_unused(run, LAB_HUGETLB, 1);
 	int uffd = lab_uffd(run, 0);
 
 	lab_register(run, uffd, &memory, WP);

@@ -157,7 +157,7 @@ static void try_zeropage_shmem(struct probe_run *run)
 
 static void try_zeropage_hugetlb(struct probe_run *run)
 {
-	struct lab_memory memory = lab_map(run, LAB_HUGETLB, 1);
+	struct lab_memory memory = lab_map_unused(run, LAB_HUGETLB, 1);
 	int uffd = register_missing(run, &memory);
 
 	probe_answer(run, "%s",

@@ -13,7 +13,7 @@
 static void try_offers(struct probe_run *run, enum lab_backing backing)
 {
 	static const uint64_t sets[] = { MISSING, MISSING | WP, MISSING | WP | MINOR };
-	struct lab_memory memory = lab_map(run, backing, 1);
+	struct lab_memory memory = lab_map_unused(run, backing, 1);
 	int uffd = lab_uffd(run, 0);
 	uint64_t masks[3] = {};
 
@@ -160,7 +160,7 @@ static void try_arguments(struct probe_run *run)
 
 static void try_huge_edge(struct probe_run *run)
 {
-	struct lab_memory memory = lab_map(run, LAB_HUGETLB, 1);
+	struct lab_memory memory = lab_map_unused(run, LAB_HUGETLB, 1);
 	int uffd = lab_uffd(run, 0);
 
 	probe_answer(run, "%s",

@@ -68,7 +68,7 @@ static void try_modes(struct probe_run *run, const struct lab_memory *memory)
 
 static void try_backing(struct probe_run *run, enum lab_backing backing)
 {
-	struct lab_memory memory = lab_map(run, backing, 2);
+	struct lab_memory memory = lab_map_unused(run, backing, 2);
 
 	try_modes(run, &memory);
 }

@@ -162,24 +162,26 @@ static void map_sysv(struct probe_run *run, struct lab_memory *memory)
 	probe_must(run, at == memory->at, "shmat()");
 }
 
-static void map_memory(struct probe_run *run, struct lab_memory *memory)
+static void map_memory(struct probe_run *run, struct lab_memory *memory, int flags)
 {
-	int flags = MAP_FIXED | (is_private(memory->backing) ? MAP_PRIVATE : MAP_SHARED);
+	size_t n_huge = memory->length_bytes / HUGE_BYTES;
 	void *at;
 
+	flags |= MAP_FIXED | (is_private(memory->backing) ? MAP_PRIVATE : MAP_SHARED);
 	if (memory->fd < 0)
 		flags |= MAP_ANONYMOUS;
 	at = mmap(memory->at, memory->length_bytes, PROT_READ | PROT_WRITE, flags,
 		  memory->fd < 0 ? -1 : memory->fd, 0);
 	if (at == MAP_FAILED && errno == ENOMEM && is_hugetlb(memory->backing))
-		probe_skip(run, "%zu huge pages of 2 MiB are not free",
-			   memory->length_bytes / HUGE_BYTES);
+		probe_skip(run, "the host has not %zu free huge page%s of 2 MiB", n_huge,
+			   n_huge == 1 ? "" : "s");
 	if (at == MAP_FAILED && errno == EAGAIN && memory->backing == LAB_SECRET)
 		probe_skip(run, "memfd_secret() does not fit the limit of locked memory");
 	probe_must(run, at != MAP_FAILED, "mmap()");
 }
 
-struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_t n_pages)
+static struct lab_memory map_backing(struct probe_run *run, enum lab_backing backing,
+				     size_t n_pages, int flags)
 {
 	size_t page_bytes = is_hugetlb(backing) ? HUGE_BYTES : (size_t)sysconf(_SC_PAGESIZE);
 	struct lab_memory memory = {
@@ -198,7 +200,7 @@ struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_
 	if (backing == LAB_SYSV)
 		map_sysv(run, &memory);
 	else
-		map_memory(run, &memory);
+		map_memory(run, &memory, flags);
 
 	/* A kernel without THP refuses either advice; then there is nothing to keep away. */
 	if (!is_hugetlb(backing) &&
@@ -207,6 +209,16 @@ struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_
 	    is_thp(backing))
 		probe_skip(run, "the kernel has no transparent huge pages: %s", strerror(errno));
 	return memory;
+}
+
+struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_t n_pages)
+{
+	return map_backing(run, backing, n_pages, 0);
+}
+
+struct lab_memory lab_map_unused(struct probe_run *run, enum lab_backing backing, size_t n_pages)
+{
+	return map_backing(run, backing, n_pages, MAP_NORESERVE);
 }
 
 void lab_fill(const struct lab_memory *memory, size_t i, uint8_t byte)

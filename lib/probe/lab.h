@@ -44,11 +44,10 @@ struct lab_memory {
 	int fd;		   /* of the file behind it; -EBADF if there is none */
 };
 
-/*
- * Unpopulated memory of @n_pages of its own page size (at most 8 huge ones, 16 MiB else), between
- * inaccessible ranges that are nobody's.
- */
+/* Unpopulated @n_pages of its own size (8 huge ones, 16 MiB else), between inaccessible ranges. */
 struct lab_memory lab_map(struct probe_run *run, enum lab_backing backing, size_t n_pages);
+/* The same for who touches none of it: huge pages need not be free. */
+struct lab_memory lab_map_unused(struct probe_run *run, enum lab_backing backing, size_t n_pages);
 
 /* Page @i of it. */
 static inline uint8_t *lab_page(const struct lab_memory *memory, size_t i)
@@ -148,8 +147,7 @@ int lab_signal_of_write(void *at, uint8_t byte, int *ret_code);
 uint64_t lab_pagemap(struct probe_run *run, const void *at);  /* a word of /proc/self/pagemap */
 bool lab_is_protected(struct probe_run *run, const void *at); /* its uffd-wp bit */
 bool lab_is_present(struct probe_run *run, const void *at);
-bool lab_is_huge(struct probe_run *run,
-		 const void *at); /* mapped as one huge page; skips if unknown */
+bool lab_is_huge(struct probe_run *run, const void *at); /* mapped as one huge page */
 
 /*
  * Pages reported WRITTEN by one whole walk of PAGEMAP_SCAN, by base page; skips before Linux 6.7.
