@@ -158,7 +158,7 @@ static const struct probe_check checks[] = {
 	  EVENT,
 	  .title = "SIGKILL ends a process that waits at an absent page",
 	  .wanted = "ends",
-	  .consequence = "processes that wait for a pager cannot be ended; start ufdd first",
+	  .consequence = "processes that wait for ufdd cannot be ended before it serves them",
 	  .run = try_kill },
 	{ .id = "event.end",
 	  EVENT,

@@ -123,28 +123,6 @@ static void try_pinned_scanned(struct probe_run *run)
 				  "bytes are new, and the next scan reports no page");
 }
 
-static intptr_t try_pin_of(struct probe_run *run, enum lab_backing backing)
-{
-	struct lab_memory memory = lab_map(run, backing, 1);
-	struct iovec vector = { .iov_base = memory.at, .iov_len = memory.page_bytes };
-	struct access_tools tools;
-
-	access_prepare(run, &access_pin, &tools);
-	if (memory.fd >= 0)
-		lab_fill_file(run, &memory, 0, BEFORE);
-	return io_uring_register_buffers(&tools.ring, &vector, 1);
-}
-
-static void try_pin_file(struct probe_run *run)
-{
-	int private = (int)try_pin_of(run, LAB_FILE_PRIVATE);
-	int shared = (int)try_pin_of(run, LAB_FILE);
-
-	probe_answer(run, "%s", shared ? "refused" : "pinned");
-	probe_detail(run, "a shared page of a disk file: %s; a private one: %s",
-		     probe_errno(shared), probe_errno(private));
-}
-
 /* In the child: are these our own old bytes, and unprotected? */
 struct twin {
 	struct probe_run *run;
@@ -253,13 +231,6 @@ static const struct probe_check checks[] = {
 	  .wanted = "kept, same page",
 	  .consequence = "a VMM that forks loses what its devices write",
 	  .run = try_pinned_fork },
-	{ .id = "mapper.pin-file",
-	  .group = PROBE_MAPPER,
-	  .title = "Pages of a shared disk file cannot be pinned for long",
-	  .wanted = "refused",
-	  .consequence = "devices may write to guest memory on a disk file after it was written "
-			 "back, unseen",
-	  .run = try_pin_file },
 	{ .id = "mapper.other-mapping",
 	  SEEN,
 	  .title = "A store through another mapping of the page is seen",

@@ -246,7 +246,7 @@ static const struct probe_check checks[] = {
 	  EVENT,
 	  .title = "A fault that is resolved before it is read is withdrawn",
 	  .wanted = "withdrawn",
-	  .consequence = "faults come for pages that are there; ufd looks before it fills",
+	  .consequence = "faults come for pages that are there: ufd takes EEXIST, and wakes",
 	  .run = try_resolved },
 	{ .id = "event.signal-user",
 	  EVENT,
