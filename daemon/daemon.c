@@ -31,6 +31,7 @@
 #include "log-ids.h"
 #include "log.h"
 #include "options.h"
+#include "probing.h"
 #include "registry.h"
 #include "service.h"
 #include "snapshots/abort.h"
@@ -401,6 +402,7 @@ int daemon_run(struct daemon *daemon)
 	service_status("serving no guests");
 	service_ready();
 	upgrade_report(daemon->control);
+	probing_start(daemon->jobs);
 	if (event_base_dispatch(daemon->base) < 0)
 		return -EIO;
 	return daemon_leave(daemon);

@@ -28,5 +28,6 @@
 #define LOG_ID_NOT_KEPT	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f31"
 #define LOG_ID_SAVED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f50"
 #define LOG_ID_SAVE_ABORTED   "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f51"
+#define LOG_ID_KERNEL	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f60"
 #define LOG_ID_RESUMED	      "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f40"
 #define LOG_ID_STAYS_PAUSED   "6d1f0c6a9a5b4f3c8e0e5d1b7a2c9f41"

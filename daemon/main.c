@@ -9,6 +9,7 @@
 #include "daemon.h"
 #include "log.h"
 #include "options.h"
+#include "probing.h"
 #include "upgrade/check-ledgers.h"
 #include "upgrade/release.h"
 
@@ -42,6 +43,7 @@ enum option_number {
 	OPTION_LOG_LEVEL,
 	OPTION_DEBUG,
 	OPTION_LIST_METHODS,
+	OPTION_PROBE_START,
 	OPTION_VERSION,
 };
 
@@ -55,6 +57,7 @@ static const struct option long_options[] = {
 	{ "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
 	{ "debug", required_argument, NULL, OPTION_DEBUG },
 	{ "list-methods", no_argument, NULL, OPTION_LIST_METHODS },
+	{ "probe-start", no_argument, NULL, OPTION_PROBE_START },
 	{ "version", no_argument, NULL, OPTION_VERSION },
 	{ "help", no_argument, NULL, 'h' },
 	{},
@@ -93,6 +96,8 @@ static int parse_options(int argc, char **argv, struct options *options, bool *r
 			return EXIT_SUCCESS;
 		case OPTION_CHECK_LEDGERS: /* for an upgrade, see upgrade/dry-run.h */
 			return check_ledgers(optarg);
+		case OPTION_PROBE_START: /* see probing.h */
+			return probing_main();
 		case OPTION_VERSION:
 			printf("ufdd %s\n", release_version);
 			return EXIT_SUCCESS;

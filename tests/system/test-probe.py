@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ufdctl probe on the running kernel: as root, as anybody, as on older kernels. TAP on stdout.
 
-Arguments: ufdctl, the directory of tests/support.
+Arguments: ufdctl, ufdd, the directory of tests/support.
 """
 import ctypes
 import json
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-UFDCTL, SUPPORT = sys.argv[1:3]
+UFDCTL, UFDD, SUPPORT = sys.argv[1:4]
 sys.path.insert(0, SUPPORT)
 from children import die_with_parent, wait_until  # noqa: E402
 from tap import check, finish, skip  # noqa: E402
@@ -25,6 +25,7 @@ FIELDS = ["id", "group", "title", "result", "detail", "consequence", "remedy"]
 RESULTS = ["ok", "differs", "missing", "failed", "skipped"]
 GROUPS = ["host", "trackable", "fill", "continue", "access", "mapper", "zap", "scan", "event", "uring"]
 NOBODY = 65534
+RELEASE = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
 PR_SET_CHILD_SUBREAPER = 36
 TIERS = {"1fff": "6.1", "7fff": "6.6"}
 
@@ -115,7 +116,7 @@ def whole_probe():
     check("no experiment failed", not probe.rows("failed"), probe.texts("failed"))
     check(f"it took less than {LONGEST_S} s", probe.took_s < LONGEST_S, probe.took_s)
     strange = [row for row in probe.report["checks"] if "(unexpected: " in row["detail"]]
-    if os.uname().release.startswith("6.18."):
+    if RELEASE == (6, 18):
         check("every answer is the known one", not strange, "\n".join(map(str, strange)))
     check("each of the five families tried something",
           {row["group"] for row in probe.rows("ok", "differs")} >= {"trackable", "continue", "access", "mapper", "zap"}
@@ -234,6 +235,41 @@ def few_resources():
           ran.returncode == 0 and report["summary"]["ok"] > 10, report["summary"])
 
 
+def daemon_says(mask, *words):
+    """The lines of a daemon with these features that begin with its start and end with the last of @words; its status,
+    if it ended by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        ufdd = subprocess.Popen([UFDD, "--socket", f"{folder}/socket"], stderr=subprocess.PIPE, text=True,
+                                env={**os.environ, "UFD_FEATURES_MASK": mask}, preexec_fn=die_with_parent)
+        said = []
+        for line in ufdd.stderr:
+            said.append(line)
+            if words and words[-1] in line:
+                break
+        else:
+            return said, ufdd.wait(timeout=30)
+        ufdd.terminate()
+        ufdd.stderr.read()
+        return said, ufdd.wait(timeout=30)
+
+
+def daemon_asks():
+    said, status = daemon_says("7fff", "host.wp-async", "host.pagemap-scan")
+    text = "".join(said)
+    check("ufdd says after its start what its kernel does not do, and what that means",
+          status == 0 and text.index("is ready") < text.index("host.wp-async: ") and "the tracker scan is refused" in text
+          and "says 'no' where paging wants 'yes'" in text, text)
+    check("and nothing of what it does", "host.userfaultfd" not in text and text.count(" where paging wants ") == 2, text)
+    said, status = daemon_says("0")
+    check("with a kernel on which nothing can be paged it does not start, by that name",
+          status == 1 and "has no userfaultfd" in "".join(said), said)
+    ran = subprocess.run([UFDD, "--probe-start"], capture_output=True, text=True, timeout=60, preexec_fn=die_with_parent)
+    answers = [line.split() for line in ran.stdout.splitlines()]
+    check("on a kernel of this age there is nothing to say",
+          ran.returncode == 0 and len(answers) > 5 and (RELEASE < (6, 7) or all(a[0] == "ok" for a in answers)),
+          ran.stdout)
+
+
 def command_line():
     probe = Probe("--only", "none.such")
     check("an unknown check is named", probe.status == 2 and "'none.such'" in probe.stderr and not probe.stdout,
@@ -258,6 +294,7 @@ def main():
     as_nobody(whole)
     under_alarms()
     few_resources()
+    daemon_asks()
     finish()
 
 
