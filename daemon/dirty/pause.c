@@ -146,7 +146,7 @@ int pause_begin(struct pause *ret, struct registration *registration, const char
 	return 0;
 }
 
-bool pause_end(struct pause *pause, uint64_t *ret_paused_ns)
+void pause_end(struct pause *pause, uint64_t *ret_paused_ns, json_t *warnings)
 {
 	struct registration *registration = pause->registration;
 	_cleanup_(qmp_freep) struct qmp *qmp = TAKE_PTR(pause->qmp);
@@ -157,20 +157,23 @@ bool pause_end(struct pause *pause, uint64_t *ret_paused_ns)
 	*ret_paused_ns = 0;
 	(void)thread_set_nice(pause->nice);
 	if (!pause->since_ns)
-		return true;
+		return;
 	if (driver->ops->resume(driver, &why) < 0) {
 		log_warning(LOG_FIELDS(.guest = registration->paging.name),
 			    "the guest was paused, and is told again to go on: %s", words_of(&why));
 		atomic_store(&registration->owes_resume, true);
 		*ret_paused_ns = clock_now_ns() - pause->since_ns;
-		return false;
+		json_array_append_new(warnings,
+				      json_string("the guest was paused, and its monitor did not "
+						  "answer when it was told to go on; that is "
+						  "tried again"));
+		return;
 	}
 	paused_ns = clock_now_ns() - pause->since_ns;
 	forget(registration);
 	atomic_fetch_add_explicit(&registration->dirty.n_pauses, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&registration->dirty.paused_ns, paused_ns, memory_order_relaxed);
 	*ret_paused_ns = paused_ns;
-	return true;
 }
 
 /* ---- those that owe it ---- */

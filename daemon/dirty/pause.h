@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -45,10 +46,11 @@ int pause_begin(struct pause *ret, struct registration *registration, const char
 /**
  * pause_end() - it goes on, if it ran before
  * @ret_paused_ns: how long it stood still; 0 if it did before
+ * @warnings:	   told if its monitor does not answer; then pause_settle() is due
  *
- * Context: as pause_begin(). Return: false if its monitor does not answer: pause_settle() is due.
+ * Context: as pause_begin().
  */
-bool pause_end(struct pause *pause, uint64_t *ret_paused_ns);
+void pause_end(struct pause *pause, uint64_t *ret_paused_ns, json_t *warnings);
 
 /*
  * Have a guest go on that owes it, if there is one: after each job that may have paused it, and

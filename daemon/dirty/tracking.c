@@ -17,8 +17,6 @@
 #include "registry.h"
 #include "store/record.h"
 
-#define FILL_TIMEOUT_NS (60 * NSEC_PER_SEC)
-
 static const char *const quiesce_words[] = { "auto", "always", "never" };
 #define N_QUIESCE (sizeof(quiesce_words) / sizeof(quiesce_words[0]))
 
@@ -91,7 +89,7 @@ static int moment_begin(struct moment *moment, struct refusal *refusal)
 		return r;
 	moment->is_paused = is_needed;
 	if (is_needed && !paging_lock_within(&registration->paging, PAUSE_TIMEOUT_NS)) {
-		pause_end(&moment->pause, &moment->paused_ns);
+		pause_end(&moment->pause, &moment->paused_ns, moment->warnings);
 		return dirty_refuse_engine(registration, moment->consumer->name, 0, -ETIMEDOUT,
 					   refusal);
 	}
@@ -101,7 +99,7 @@ static int moment_begin(struct moment *moment, struct refusal *refusal)
 		return 0;
 	paging_unlock(&registration->paging);
 	if (is_needed)
-		pause_end(&moment->pause, &moment->paused_ns);
+		pause_end(&moment->pause, &moment->paused_ns, moment->warnings);
 	return dirty_refuse_engine(registration, moment->consumer->name, 0, -ESRCH, refusal);
 }
 
@@ -127,9 +125,8 @@ static void look_again(struct moment *moment)
 static void moment_end(struct moment *moment)
 {
 	paging_unlock(&moment->registration->paging);
-	if (moment->is_paused && !pause_end(&moment->pause, &moment->paused_ns))
-		warn(moment, "the guest was paused, and its monitor did not answer when it was "
-			     "told to go on; that is tried again");
+	if (moment->is_paused)
+		pause_end(&moment->pause, &moment->paused_ns, moment->warnings);
 	look_again(moment);
 }
 
@@ -182,40 +179,6 @@ static int fill_record(struct registration *registration, const struct tracking_
 	return 0;
 }
 
-static bool may_be_mapped_before(struct paging *paging)
-{
-	bool has_backing = false;
-
-	paging_lock(paging);
-	for (size_t i = 0; i < paging->n_memories; i++)
-		has_backing |= strcmp(paging->memories[i].source, "backing") == 0;
-	paging_unlock(paging);
-	return has_backing && paging->settings.populated == UFD_POPULATED_KEEP;
-}
-
-/*
- * The engine takes it that nobody writes to a page that it has not put there. But who ran before he
- * was attached may have mapped bytes that are in the memory's own file, and writes to them without
- * a fault. So all of these are put there first; nothing is fetched for that.
- */
-static int fill_mapped(struct registration *registration, struct refusal *refusal)
-{
-	struct paging *paging = &registration->paging;
-	int r;
-
-	if (!may_be_mapped_before(paging))
-		return 0;
-	r = paging_finish(paging, clock_now_ns() + FILL_TIMEOUT_NS, NULL);
-	if (r == -ESRCH)
-		return dirty_refuse_engine(registration, "", 0, r, refusal);
-	return r < 0 ? refusal_set_errno(
-			       refusal, r,
-			       "guest `%s` cannot be completed, which must be before what "
-			       "it writes is tracked: %s",
-			       paging->name, strerror(-r))
-		     : 0;
-}
-
 int tracking_start(struct registration *registration, const struct tracking_opts *opts,
 		   struct tracking_started *ret, struct refusal *refusal)
 {
@@ -234,8 +197,6 @@ int tracking_start(struct registration *registration, const struct tracking_opts
 	pthread_mutex_lock(&registration->dirty_lock);
 	if (opts->has_all_mappers)
 		r = mappers_attach(registration, &opts->rights, refusal);
-	if (r == 0)
-		r = fill_mapped(registration, refusal);
 	if (r == 0)
 		r = moment_begin(&moment, refusal);
 	if (r == 0) {
@@ -357,7 +318,7 @@ static int read_locked(struct moment *moment, uint64_t acknowledge, struct track
 	return r < 0 ? dirty_refuse_engine(registration, name, acknowledge, r, refusal) : 0;
 }
 
-static void warn_strange(const struct ufd_dirty_epoch *epoch, json_t *warnings)
+void tracking_warn_strange(const struct ufd_dirty_epoch *epoch, json_t *warnings)
 {
 	char text[256];
 
@@ -413,7 +374,7 @@ int tracking_read(struct registration *registration, const char *consumer, uint6
 	atomic_fetch_add_explicit(&registration->dirty.n_reads, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&registration->dirty.dirty_bytes, epoch.epoch.dirty_bytes,
 				  memory_order_relaxed);
-	warn_strange(&epoch.epoch, epoch.warnings);
+	tracking_warn_strange(&epoch.epoch, epoch.warnings);
 	warn_restarted(registration, &epoch.epoch, epoch.warnings);
 	epoch.paused_ns = moment.paused_ns;
 	*ret = epoch;

@@ -85,6 +85,9 @@ int tracking_read(struct registration *registration, const char *consumer, uint6
 		  struct tracking_epoch *ret, struct refusal *refusal);
 void tracking_epoch_done(struct tracking_epoch *epoch);
 
+/* Of files that were written by somebody who did not say where, a warning. Context: any. */
+void tracking_warn_strange(const struct ufd_dirty_epoch *epoch, json_t *warnings);
+
 int tracking_stop(struct registration *registration, const char *consumer, struct refusal *refusal);
 
 /* @ret: owned; the reply of List. */

@@ -159,34 +159,20 @@ static void unset(struct held *held)
 	paging_unlock(paging);
 }
 
-static int begin_still(struct held *held, struct still *still, struct copy *copy)
+static int begin_still(void *userdata, struct still *still)
 {
+	struct held *held = userdata;
 	struct saving *saving = held->saving;
-	int r = saving_save_devices(saving, still);
+	_cleanup_(copy_freep) struct copy *copy = NULL;
+	int r = saving_new_copy(saving, &held->plain, &copy);
 
+	if (r == 0)
+		r = saving_save_devices(saving, still);
 	if (r == 0)
 		r = saving_read_base(saving);
 	if (r == 0)
 		r = saving_copy_unwatched(saving, copy);
 	return r ? r : set(held);
-}
-
-static int begin(struct held *held)
-{
-	_cleanup_(copy_freep) struct copy *copy = NULL;
-	struct saving *saving = held->saving;
-	struct still still;
-	int r, resumed;
-
-	r = saving_new_copy(saving, &held->plain, &copy);
-	if (r < 0)
-		return r;
-	r = still_begin(saving, &still);
-	if (r < 0)
-		return r;
-	r = begin_still(held, &still, copy);
-	resumed = still_end(saving, &still, r < 0);
-	return r ? r : resumed;
 }
 
 /* Is each page there as it was? */
@@ -238,7 +224,7 @@ int saving_before_write(struct saving *saving)
 	int r;
 
 	saving->manifest.way = SNAPSHOT_BEFORE_WRITE;
-	r = begin(&held);
+	r = saving_while_still(saving, begin_still, &held);
 	if (r == 0)
 		r = copy_held(&held);
 	if (held.hook) {

@@ -136,12 +136,19 @@ static int look_again(struct ufd_pager_guest *guest, uint64_t live_epoch)
 	return -ENOENT;
 }
 
-/* While it stands still: its devices, then all that was written since it was copied. */
-static int finish_still(struct saving *saving, struct still *still, struct copy *copy)
+/*
+ * While it stands still: its devices, then all that was written since it was copied. This pause
+ * counts, not those of a look that had to be quiesced, which are shorter.
+ */
+static int finish_still(void *userdata, struct still *still)
 {
+	const struct still_copy *finish = userdata;
+	struct saving *saving = finish->saving;
 	struct paging *paging = &saving->request->guest->paging;
-	int r = saving_save_devices(saving, still);
+	int r;
 
+	saving->manifest.paused_ns = 0;
+	r = saving_save_devices(saving, still);
 	if (r < 0)
 		return r;
 	paging_lock(paging);
@@ -155,23 +162,8 @@ static int finish_still(struct saving *saving, struct still *still, struct copy 
 					 strerror(-r));
 	r = saving_read_base(saving);
 	if (r == 0)
-		r = saving_copy_unwatched(saving, copy);
-	return r ? r : saving_copy_marked(saving, copy, LIVE_CONSUMER);
-}
-
-/* The pause at the end counts, not those of a look that had to be quiesced, which are shorter. */
-static int pause_and_finish(struct saving *saving, struct copy *copy)
-{
-	struct still still;
-	int r, resumed;
-
-	r = still_begin(saving, &still);
-	if (r < 0)
-		return r;
-	saving->manifest.paused_ns = 0;
-	r = finish_still(saving, &still, copy);
-	resumed = still_end(saving, &still, r < 0);
-	return r ? r : resumed;
+		r = saving_copy_unwatched(saving, finish->copy);
+	return r ? r : saving_copy_marked(saving, finish->copy, LIVE_CONSUMER);
 }
 
 static int run(struct saving *saving, struct copy *copy)
@@ -190,7 +182,7 @@ static int run(struct saving *saving, struct copy *copy)
 	if (r == 0)
 		r = run_rounds(saving, copy, &rounds);
 	if (r == 0)
-		r = pause_and_finish(saving, copy);
+		r = saving_while_still(saving, finish_still, &(struct still_copy){ saving, copy });
 	saving->manifest.n_rounds = rounds.n_rounds;
 	if (r == 0)
 		saving_judge_pause(saving);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "dirty/tracking.h"
 #include "driver/qmp.h"
 #include "job.h"
 #include "kernel/thread.h"
@@ -72,7 +73,7 @@ static int pause_guest(struct saving *saving, struct still *still)
 	return 0;
 }
 
-int still_begin(struct saving *saving, struct still *ret)
+static int still_begin(struct saving *saving, struct still *ret)
 {
 	struct registration *guest = saving->request->guest;
 	struct still still = { .since_ns = clock_now_ns() };
@@ -114,7 +115,7 @@ static int resume_stranger(struct saving *saving, struct still *still, bool has_
 	return r;
 }
 
-int still_end(struct saving *saving, struct still *still, bool has_failed)
+static int still_end(struct saving *saving, struct still *still, bool has_failed)
 {
 	struct registration *guest = saving->request->guest;
 	uint64_t paused_ns = 0;
@@ -123,17 +124,27 @@ int still_end(struct saving *saving, struct still *still, bool has_failed)
 	if (still->qmp) {
 		r = resume_stranger(saving, still, has_failed);
 	} else if (still->pause.qmp) {
-		if (!pause_end(&still->pause, &paused_ns))
-			json_array_append_new(
-				saving->warnings,
-				json_string("the guest was paused, and its monitor did not answer "
-					    "when it was told to go on; that is tried again"));
+		pause_end(&still->pause, &paused_ns, saving->warnings);
 		saving->manifest.paused_ns += paused_ns;
 	}
 	if (still->is_locked)
 		pthread_mutex_unlock(&guest->dirty_lock);
 	*still = (struct still){};
 	return r;
+}
+
+int saving_while_still(struct saving *saving, int (*work)(void *userdata, struct still *still),
+		       void *userdata)
+{
+	struct still still;
+	int r, resumed;
+
+	r = still_begin(saving, &still);
+	if (r < 0)
+		return r;
+	r = work(userdata, &still);
+	resumed = still_end(saving, &still, r < 0);
+	return r ? r : resumed;
 }
 
 int saving_save_devices(struct saving *saving, struct still *still)
@@ -190,12 +201,7 @@ int saving_read_base(struct saving *saving)
 	r = base_read(&saving->base, &epoch, saving->refusal);
 	if (r < 0)
 		return r;
-	if (epoch.n_strange_writes)
-		json_array_append_new(
-			saving->warnings,
-			json_sprintf("the file of %llu memories was written, nobody knows where: "
-				     "they are copied whole",
-				     (unsigned long long)epoch.n_strange_writes));
+	tracking_warn_strange(&epoch, saving->warnings);
 	return 0;
 }
 
@@ -371,16 +377,21 @@ void saving_judge_pause(struct saving *saving)
  * Between `stop` and the end of a save of its devices QEMU may still write to guest memory (rings are
  * drained), afterwards nothing does: what was written is read after it, and then copied.
  */
-static int copy_still(struct saving *saving, struct still *still, struct copy *copy)
+static int copy_still(void *userdata, struct still *still)
 {
-	int r = saving_save_devices(saving, still);
+	const struct still_copy *plain = userdata;
+	struct saving *saving = plain->saving;
+	int r;
 
+	/* it takes as long as the guest is large: other guests' faults are answered meanwhile */
+	(void)thread_set_nice(THREAD_BULK_NICE);
+	r = saving_save_devices(saving, still);
 	if (r == 0)
 		r = saving_read_base(saving);
 	if (r == 0)
-		r = saving_copy_unwatched(saving, copy);
+		r = saving_copy_unwatched(saving, plain->copy);
 	if (r == 0)
-		r = saving_copy_watched(saving, copy);
+		r = saving_copy_watched(saving, plain->copy);
 	return r;
 }
 
@@ -388,19 +399,13 @@ int saving_paused(struct saving *saving)
 {
 	const struct copy_opts opts = saving_copy_opts(saving);
 	_cleanup_(copy_freep) struct copy *copy = NULL;
-	struct still still;
-	int r, resumed;
+	struct still_copy plain = { .saving = saving };
+	int r;
 
 	saving->manifest.way = SNAPSHOT_PAUSED;
 	r = saving_new_copy(saving, &opts, &copy);
 	if (r < 0)
 		return r;
-	r = still_begin(saving, &still);
-	if (r < 0)
-		return r;
-	/* it takes as long as the guest is large: other guests' faults are answered meanwhile */
-	(void)thread_set_nice(THREAD_BULK_NICE);
-	r = copy_still(saving, &still, copy);
-	resumed = still_end(saving, &still, r < 0);
-	return r ? r : resumed;
+	plain.copy = copy;
+	return saving_while_still(saving, copy_still, &plain);
 }

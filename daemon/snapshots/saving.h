@@ -47,10 +47,18 @@ struct still {
 	bool is_locked; /* the guest's dirty_lock is held */
 };
 
-/* It is paused, unless it was, or only memory is saved. Return: 0 with @ret, -ECANCELED. */
-int still_begin(struct saving *saving, struct still *ret);
-/* It goes on, if it ran. How long it stood is in the manifest. Return: 0, -ECANCELED. */
-int still_end(struct saving *saving, struct still *still, bool has_failed);
+/* Readable. What such work is given, if a copy is all that it needs. */
+struct still_copy {
+	struct saving *saving;
+	struct copy *copy; /* borrowed */
+};
+
+/*
+ * It is paused for this work, unless it was or only memory is saved, and goes on afterwards, if it
+ * ran. How long it stood is in the manifest. Return: 0, -ECANCELED.
+ */
+int saving_while_still(struct saving *saving, int (*work)(void *userdata, struct still *still),
+		       void *userdata);
 
 /* Its devices into the file. Return: 0, -ECANCELED. */
 int saving_save_devices(struct saving *saving, struct still *still);

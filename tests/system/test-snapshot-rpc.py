@@ -64,11 +64,12 @@ def job_nices(world):
     return found
 
 
-def held_at(world, guest, command, name, **parameters):
-    """How the thread of a save is scheduled while this command is not answered."""
+def held_at(world, guest, command, nice, name, **parameters):
+    """How the threads of jobs are scheduled while this command of a save is not answered; others come to their end."""
     guest.ask("mute", command)
     client = ask(world, name, **parameters)
     is_there = wait_until(lambda: guest.ask("asked") == command)
+    wait_until(lambda: job_nices(world) == [nice])
     nices = job_nices(world)
     guest.ask("speak")
     return is_there and "error" not in world.hear(client)[0] and nices
@@ -76,11 +77,11 @@ def held_at(world, guest, command, name, **parameters):
 
 def gives_way(world, guest):
     usual = os.getpriority(os.PRIO_PROCESS, world.daemon.pid)
-    nices = held_at(world, guest, "query-cpus-fast", "slow", live=True)
+    nices = held_at(world, guest, "query-cpus-fast", 19, "slow", live=True)
     check("whoever copies gives way to those that answer faults", nices == [19], nices)
-    nices = held_at(world, guest, "migrate", "urgent", live=True)
+    nices = held_at(world, guest, "migrate", usual, "urgent", live=True)
     check("but not while the guest of a live save stands still", nices == [usual], nices)
-    nices = held_at(world, guest, "cont", "patient")
+    nices = held_at(world, guest, "cont", 19, "patient")
     check("a paused save copies whole memories, and gives way to other guests", nices == [19], nices)
     guest.ask("log")
 
