@@ -38,7 +38,8 @@ struct memory {
 	struct dirty_maps dirty;    /* of those who track it */
 	/* relaxed; so that a look at the file can be told what is known already */
 	_Atomic uint64_t n_marked; /* times that pages were marked as written, or written by us */
-	_Atomic uint64_t n_discarded; /* twice the times that pages were; odd: some are being told */
+	_Atomic uint64_t
+		n_discarded; /* twice the times that pages were; odd: some are being told */
 	_Atomic uint32_t n_mappings;
 	_Atomic bool is_forgotten; /* its last mapping is gone; another may take its id */
 	struct memory *next_forgotten;
