@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* UFFDIO_WRITEPROTECT: what of a range it protects, what it answers, and whom it wakes. */
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "probe/lab.h"
 #include "probe/table.h"
@@ -167,6 +168,22 @@ static void try_absent_shmem(struct probe_run *run)
 	try_absent(run, LAB_SHMEM, 0);
 }
 
+/* Behind the end of the file, where no page can ever be. */
+static void try_past_end(struct probe_run *run)
+{
+	struct lab_memory memory = lab_map(run, LAB_SHMEM, 2);
+	int uffd = lab_uffd(run, 0), r;
+
+	probe_must(run, ftruncate(memory.fd, (off_t)memory.page_bytes) == 0, "ftruncate()");
+	lab_register(run, uffd, &memory, WP);
+	r = lab_protect(uffd, memory.at, memory.length_bytes, PROTECT);
+	if (r < 0)
+		probe_answer(run, "%s", probe_errno(r));
+	else
+		probe_answer(run, "%s",
+			     lab_is_protected(run, lab_page(&memory, 1)) ? "protected" : "skipped");
+}
+
 /* The zero page stands for what was read and never written. */
 static void try_zero_page(struct probe_run *run)
 {
@@ -192,21 +209,6 @@ static void try_zero_page(struct probe_run *run)
 }
 
 /* ---- whom un-protecting wakes ---- */
-
-static void try_wakes_missing(struct probe_run *run)
-{
-	struct lab_memory memory = lab_map(run, LAB_ANON, 1);
-	int uffd = lab_uffd(run, 0), r;
-	bool is_asleep;
-
-	lab_register(run, uffd, &memory, MISSING | WP);
-	lab_start_read(run, memory.at);
-	lab_fault(run, uffd);
-	r = lab_protect(uffd, memory.at, memory.length_bytes, 0);
-	is_asleep = lab_is_asleep(run, uffd);
-	probe_detail(run, "un-protecting the page that is missing says %s", probe_errno(r));
-	probe_answer(run, "%s", is_asleep ? "asleep" : "woken");
-}
 
 static void try_unprotect_dontwake(struct probe_run *run)
 {
@@ -347,21 +349,21 @@ static const struct probe_check checks[] = {
 		.run = try_absent_shmem,
 	},
 	{
+		.id = "fill.protect-past-end",
+		.group = PROBE_FILL,
+		.title = "Protecting passes over what lies behind the end of the file",
+		.wanted = "skipped",
+		.known = { { PROBE_KERNEL(5, 19), "protected" } },
+		.consequence = "nothing: a mark where no page is costs a page table at most",
+		.run = try_past_end,
+	},
+	{
 		.id = "fill.protect-zero-page",
 		.group = PROBE_FILL,
 		.title = "The zero page can be protected: its first write is told",
 		.wanted = "told",
 		.consequence = "the first write to a page that was only read raises no message",
 		.run = try_zero_page,
-	},
-	{
-		.id = "fill.unprotect-wakes",
-		.group = PROBE_FILL,
-		.title = "Un-protecting lets those sleep who wait for missing pages",
-		.wanted = "asleep",
-		.known = { { PROBE_KERNEL(5, 7), "woken" } },
-		.consequence = "they fault again: ufd answers the second message like the first",
-		.run = try_wakes_missing,
 	},
 	{
 		.id = "fill.unprotect-dontwake",

@@ -157,17 +157,6 @@ static void try_poison_past_end(struct probe_run *run)
 		probe_errno(lab_poison(uffd, lab_page(&memory, 1), memory.page_bytes, 0, NULL)));
 }
 
-static void try_gone(struct probe_run *run)
-{
-	struct lab_memory memory = lab_map(run, LAB_ANON, 1);
-	int uffd = lab_uffd_of_dead(run), r;
-
-	r = lab_copy_byte(uffd, &memory, 0, BYTE, 0);
-	probe_detail(run, "UFFDIO_WAKE says %s",
-		     probe_errno(lab_wake(uffd, memory.at, memory.length_bytes)));
-	probe_answer(run, "%s", probe_errno(r));
-}
-
 /* ---- what is there already ---- */
 
 /* The page table is empty, the file's page is not. */
@@ -288,15 +277,6 @@ static const struct probe_check checks[] = {
 		.wanted = "EFAULT",
 		.consequence = OUTCOMES,
 		.run = try_poison_past_end,
-	},
-	{
-		.id = "fill.gone",
-		.group = PROBE_FILL,
-		.title = "A fill for a process that has ended says so",
-		.wanted = "ESRCH",
-		.is_for_start = true,
-		.consequence = "ufd would go on filling for processes that are gone",
-		.run = try_gone,
 	},
 	{
 		.id = "fill.cached",

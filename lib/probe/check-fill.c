@@ -8,8 +8,12 @@
 #include "probe/lab.h"
 #include "probe/table.h"
 
-#define MISSING	  UFFDIO_REGISTER_MODE_MISSING
-#define BYTE	  0x5a
+#define MISSING UFFDIO_REGISTER_MODE_MISSING
+#define BYTE	0x5a
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* 6.1 */
+#endif
+
 #define N_WAITERS 4
 
 /* @memory registered in missing mode with a uffd of its own. */
@@ -117,6 +121,37 @@ static void try_copy_thp(struct probe_run *run)
 	errno = -r;
 	probe_must(run, r == 0, "UFFDIO_COPY of 2 MiB");
 	probe_answer(run, "%s", lab_is_huge(run, memory.at) ? "huge" : "small");
+}
+
+/* 2 MiB of small pages that were filled, but for @n_absent: does the kernel make them one? */
+static void try_collapse(struct probe_run *run, size_t n_absent)
+{
+	size_t n = ((size_t)2 << 20) / (size_t)getpagesize();
+	struct lab_memory memory = lab_map(run, LAB_ANON_THP, n);
+	struct lab_memory bytes = lab_map(run, LAB_ANON, n - n_absent);
+	int uffd = register_missing(run, &memory), r;
+
+	memset(bytes.at, BYTE, bytes.length_bytes);
+	r = lab_copy(uffd, memory.at, bytes.at, bytes.length_bytes, 0, NULL);
+	errno = -r;
+	probe_must(run, r == 0, "UFFDIO_COPY");
+	r = madvise(memory.at, memory.length_bytes, MADV_COLLAPSE) < 0 ? -errno : 0;
+	probe_detail(run, "MADV_COLLAPSE says %s", probe_errno(r));
+	if (n_absent)
+		probe_answer(run, "%s",
+			     lab_is_present(run, lab_page(&memory, n - 1)) ? "zeros" : "absent");
+	else
+		probe_answer(run, "%s", probe_errno(r));
+}
+
+static void try_collapse_filled(struct probe_run *run)
+{
+	try_collapse(run, 0);
+}
+
+static void try_collapse_absent(struct probe_run *run)
+{
+	try_collapse(run, 1);
 }
 
 static void try_zeropage(struct probe_run *run)
@@ -278,6 +313,23 @@ static const struct probe_check checks[] = {
 		.consequence =
 			"memory that ufd filled consists of small pages until it is collapsed",
 		.run = try_copy_thp,
+	},
+	{
+		.id = "fill.collapse",
+		.group = PROBE_FILL,
+		.title = "MADV_COLLAPSE makes a huge page of small ones that were filled",
+		.wanted = "ok",
+		.consequence = "memory that ufd filled stays in small pages",
+		.run = try_collapse_filled,
+	},
+	{
+		.id = "fill.collapse-absent",
+		.group = PROBE_FILL,
+		.title = "MADV_COLLAPSE does not make zeros of a page that is absent",
+		.wanted = "absent",
+		.consequence = "a guest with huge pages could read zeros in place of its data",
+		.remedy = "turn transparent huge pages off",
+		.run = try_collapse_absent,
 	},
 	{
 		.id = "fill.zeropage",

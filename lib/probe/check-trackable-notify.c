@@ -149,6 +149,18 @@ TRY_PIN(file_private, LAB_FILE_PRIVATE)
 TRY_PIN(shmem, LAB_SHMEM)
 TRY_PIN(secret, LAB_SECRET)
 
+/* A page of a shared file that this process may only read. */
+static void try_pin_read_only(struct probe_run *run)
+{
+	struct lab_memory memory = lab_map(run, LAB_FILE, 1);
+	struct access_tools tools;
+
+	lab_fill_file(run, &memory, 0, 1);
+	probe_must(run, mprotect(memory.at, memory.length_bytes, PROT_READ) == 0, "mprotect()");
+	access_prepare(run, &access_pin, &tools);
+	probe_answer(run, "%s", probe_errno(access_pin.touch(&tools, memory.at)));
+}
+
 /* A write by a debugger to a page that may only be read. */
 static void try_force(struct probe_run *run, enum lab_backing backing)
 {
@@ -247,6 +259,14 @@ static const struct probe_check checks[] = {
 		.wanted = "EFAULT",
 		.consequence = NOT_PAGED,
 		.run = try_pin_secret,
+	},
+	{
+		.id = "trackable.pin-read-only",
+		.group = PROBE_TRACKABLE,
+		.title = "A shared disk file that may only be read cannot be pinned for writing",
+		.wanted = "EFAULT",
+		.consequence = NOT_PAGED,
+		.run = try_pin_read_only,
 	},
 	{
 		.id = "trackable.force-shared",

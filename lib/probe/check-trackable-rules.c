@@ -127,6 +127,22 @@ static void try_foreign_unregister(struct probe_run *run)
 	probe_answer(run, "%s", r == 0 && !is_told ? "unregistered" : probe_errno(r));
 }
 
+static void try_unregister(struct probe_run *run)
+{
+	struct lab_memory memory = lab_map(run, LAB_ANON, 3);
+	int uffd = lab_uffd(run, 0), part, again, unmapped;
+
+	lab_register(run, uffd, &memory, MISSING);
+	part = lab_unregister(uffd, lab_page(&memory, 1), memory.page_bytes);
+	again = lab_unregister(uffd, lab_page(&memory, 1), memory.page_bytes);
+	munmap(lab_page(&memory, 1), memory.page_bytes);
+	unmapped = lab_unregister(uffd, lab_page(&memory, 1), memory.page_bytes);
+	probe_detail(run, "a part: %s, the same once more: %s, unmapped: %s", probe_errno(part),
+		     probe_errno(again), probe_errno(unmapped));
+	probe_answer(run, "%s, %s, %s", probe_errno(part), probe_errno(again),
+		     probe_errno(unmapped));
+}
+
 /* All of these are our mistakes, and each must be told. */
 static void try_arguments(struct probe_run *run)
 {
@@ -282,6 +298,14 @@ static const struct probe_check checks[] = {
 			   { PROBE_KERNEL(6, 17), "EINVAL" } },
 		.consequence = "another userfaultfd of a guest's process could end its paging",
 		.run = try_foreign_unregister,
+	},
+	{
+		.id = "trackable.unregister",
+		.group = PROBE_TRACKABLE,
+		.title = "A part can be unregistered, twice too, but not what is unmapped",
+		.wanted = "ok, ok, EINVAL",
+		.consequence = "ufd would take the end of a mapping for another error",
+		.run = try_unregister,
 	},
 	{
 		.id = "trackable.arguments",

@@ -142,7 +142,7 @@ static void try_sealed_later(struct probe_run *run)
 	try_modes(run, &memory);
 }
 
-static void try_droppable(struct probe_run *run)
+static struct lab_memory map_droppable(struct probe_run *run)
 {
 	struct lab_memory memory = lab_map(run, LAB_ANON, 2);
 	void *at;
@@ -152,11 +152,11 @@ static void try_droppable(struct probe_run *run)
 		  MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (at == MAP_FAILED)
 		probe_skip(run, "the kernel lacks MAP_DROPPABLE: %s", strerror(errno));
-	try_modes(run, &memory);
+	return memory;
 }
 
 /* The clock's pages of the kernel, which no page of memory stands behind: VM_PFNMAP. */
-static void try_vvar(struct probe_run *run)
+static struct lab_memory find_vvar(struct probe_run *run)
 {
 	FILE *maps = fopen("/proc/self/maps", "re");
 	struct lab_memory memory = {};
@@ -164,16 +164,51 @@ static void try_vvar(struct probe_run *run)
 	char line[256];
 
 	probe_must(run, maps, "open() of our maps");
-	while (fgets(line, sizeof(line), maps))
+	while (!memory.at && fgets(line, sizeof(line), maps))
 		if (strstr(line, "[vvar") && sscanf(line, "%lx-%lx", &start, &end) == 2) {
 			memory.at = (uint8_t *)start;
 			memory.length_bytes = end - start;
-			break;
 		}
 	fclose(maps);
 	if (!memory.at)
 		probe_skip(run, "this process has no [vvar]");
+	return memory;
+}
+
+static void try_droppable(struct probe_run *run)
+{
+	struct lab_memory memory = map_droppable(run);
+
 	try_modes(run, &memory);
+}
+
+static void try_vvar(struct probe_run *run)
+{
+	struct lab_memory memory = find_vvar(run);
+
+	try_modes(run, &memory);
+}
+
+/* The mode that opens all ordinary mappings. */
+static void try_async(struct probe_run *run, const struct lab_memory *memory)
+{
+	int uffd = lab_uffd(run, UFFD_FEATURE_WP_ASYNC);
+
+	probe_answer(run, "%s", probe_errno(try_mode(run, uffd, memory, UFFDIO_REGISTER_MODE_WP)));
+}
+
+static void try_async_droppable(struct probe_run *run)
+{
+	struct lab_memory memory = map_droppable(run);
+
+	try_async(run, &memory);
+}
+
+static void try_async_vvar(struct probe_run *run)
+{
+	struct lab_memory memory = find_vvar(run);
+
+	try_async(run, &memory);
 }
 
 #define ORDINARY                                                                            \
@@ -290,6 +325,22 @@ static const struct probe_check checks[] = {
 		.wanted = "EINVAL",
 		.consequence = "ufd relies on the kernel's refusal for device memory",
 		.run = try_vvar,
+	},
+	{
+		.id = "trackable.async-droppable",
+		.group = PROBE_TRACKABLE,
+		.title = "Memory that the kernel may drop takes no asynchronous tracking either",
+		.wanted = "EINVAL",
+		.consequence = "nothing: ufd tracks only what it pages",
+		.run = try_async_droppable,
+	},
+	{
+		.id = "trackable.async-vvar",
+		.group = PROBE_TRACKABLE,
+		.title = "[vvar] takes no asynchronous tracking either",
+		.wanted = "EINVAL",
+		.consequence = "nothing: ufd tracks only what it pages",
+		.run = try_async_vvar,
 	},
 	{
 		.id = "trackable.read-only",
