@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -54,6 +55,12 @@ static void limit(int resource, uint64_t bytes)
 	setrlimit(resource, &limit);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define MAY_LIMIT_DATA true
+#else
+#define MAY_LIMIT_DATA false
+#endif
+
 /* Private writable memory, in bytes: what RLIMIT_DATA counts. Sixth number of statm, in pages. */
 static uint64_t private_bytes(void)
 {
@@ -81,9 +88,8 @@ static void leave_memory(void)
 		(void)!write(fd, "1000", 4);
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_FSIZE, CONFINE_BYTES);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-	limit(RLIMIT_DATA, private_bytes() + CONFINE_BYTES);
-#endif
+	if (MAY_LIMIT_DATA)
+		limit(RLIMIT_DATA, private_bytes() + CONFINE_BYTES);
 	if (pthread_attr_init(&attributes) == 0) {
 		pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
 		pthread_setattr_default_np(&attributes);

@@ -23,7 +23,6 @@ struct lab_thread {
 	intptr_t result; /* valid once `ended` is readable */
 	pid_t id;	 /* valid once `started` is readable */
 	int started, ended;
-	pthread_t thread;
 };
 
 static void tell(int fd)
@@ -38,9 +37,10 @@ static void *run_thread(void *argument)
 {
 	struct lab_thread *thread = argument;
 
-	thread->id = gettid();
+	__atomic_store_n(&thread->id, gettid(), __ATOMIC_RELAXED);
 	tell(thread->started);
-	thread->result = thread->work(thread->argument);
+	/* whoever is told of the end sees what the thread did; pairs with the acquire in lab_ended() */
+	__atomic_store_n(&thread->result, thread->work(thread->argument), __ATOMIC_RELEASE);
 	tell(thread->ended);
 	return NULL;
 }
@@ -53,8 +53,6 @@ static bool is_told(int fd, int timeout_ms)
 	do
 		n = poll(&told, 1, timeout_ms);
 	while (n < 0 && errno == EINTR);
-	__atomic_thread_fence(
-		__ATOMIC_ACQUIRE); /* the eventfd's lock was the other side's release */
 	return n > 0;
 }
 
@@ -62,6 +60,7 @@ struct lab_thread *lab_start(struct probe_run *run, intptr_t (*work)(void *argum
 			     void *argument)
 {
 	struct lab_thread *thread = malloc(sizeof(*thread));
+	pthread_t self;
 	int r;
 
 	probe_must(run, thread, "malloc()");
@@ -72,16 +71,20 @@ struct lab_thread *lab_start(struct probe_run *run, intptr_t (*work)(void *argum
 		.ended = eventfd(0, EFD_CLOEXEC),
 	};
 	probe_must(run, thread->started >= 0 && thread->ended >= 0, "eventfd()");
-	r = pthread_create(&thread->thread, NULL, run_thread, thread);
+	r = pthread_create(&self, NULL, run_thread, thread);
 	errno = r;
 	probe_must(run, r == 0, "pthread_create()");
+	pthread_detach(self); /* nobody joins it: it may be stuck for ever */
 	is_told(thread->started, -1);
 	return thread;
 }
 
 bool lab_ended(struct lab_thread *thread, int timeout_ms)
 {
-	return is_told(thread->ended, timeout_ms);
+	if (!is_told(thread->ended, timeout_ms))
+		return false;
+	(void)__atomic_load_n(&thread->result, __ATOMIC_ACQUIRE);
+	return true;
 }
 
 intptr_t lab_join(struct probe_run *run, struct lab_thread *thread)
@@ -93,7 +96,7 @@ intptr_t lab_join(struct probe_run *run, struct lab_thread *thread)
 
 pid_t lab_thread_id(const struct lab_thread *thread)
 {
-	return thread->id;
+	return __atomic_load_n(&thread->id, __ATOMIC_RELAXED);
 }
 
 /* One byte that a thread writes. */
