@@ -8,7 +8,11 @@
 #define MAX_CHECKS 512
 
 static const struct probe_family *const families[] = {
+	&probe_family_services,
 	&probe_family_features,
+	&probe_family_rights,
+	&probe_family_limits,
+	&probe_family_programs,
 	&probe_family_trackable,
 	&probe_family_trackable_async,
 	&probe_family_trackable_rules,
@@ -30,6 +34,7 @@ static const struct probe_family *const families[] = {
 	&probe_family_mapper,
 	&probe_family_zap,
 	&probe_family_zap_life,
+	&probe_family_zap_fork,
 	&probe_family_zap_thp,
 	&probe_family_scan,
 	&probe_family_scan_arguments,
@@ -41,6 +46,7 @@ static const struct probe_family *const families[] = {
 	&probe_family_waiting,
 	&probe_family_lifecycle,
 	&probe_family_events,
+	&probe_family_uring,
 };
 
 const struct probe_check *const *probe_checks(size_t *ret_n)

@@ -33,8 +33,11 @@ extern const struct probe_family probe_family_trackable_rules;
 extern const struct probe_family probe_family_continue, probe_family_continue_kept;
 extern const struct probe_family probe_family_access, probe_family_missing, probe_family_kvm,
 	probe_family_mapper;
-extern const struct probe_family probe_family_zap, probe_family_zap_life, probe_family_zap_thp;
+extern const struct probe_family probe_family_zap, probe_family_zap_life, probe_family_zap_fork,
+	probe_family_zap_thp;
 extern const struct probe_family probe_family_handshake, probe_family_messages,
 	probe_family_waiting, probe_family_lifecycle, probe_family_events;
 extern const struct probe_family probe_family_scan, probe_family_scan_arguments,
 	probe_family_scan_empty, probe_family_scan_huge, probe_family_scan_process;
+extern const struct probe_family probe_family_limits, probe_family_programs, probe_family_rights,
+	probe_family_services, probe_family_uring;
