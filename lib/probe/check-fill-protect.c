@@ -270,7 +270,7 @@ static const struct probe_check checks[] = {
 		.wanted = "ENOENT, none protected",
 		.known = { { PROBE_KERNEL(6, 1), "ENOENT, none protected" },
 			   { PROBE_KERNEL(6, 4), "ENOENT, some protected" } },
-		.consequence = "ufd protects each mapping by itself",
+		.consequence = "ufd goes over such a range once more in small parts",
 		.run = try_partial,
 	},
 	{
@@ -280,7 +280,7 @@ static const struct probe_check checks[] = {
 		.wanted = "ok, both sides protected",
 		.known = { { PROBE_KERNEL(6, 1), "ENOENT, not all protected" },
 			   { PROBE_KERNEL(6, 4), "ok, both sides protected" } },
-		.consequence = "nothing: ufd protects each mapping by itself",
+		.consequence = "ufd goes over such a range once more in small parts",
 		.run = try_hole,
 	},
 	{
