@@ -127,6 +127,7 @@ static const struct probe_check checks[] = {
 		.group = PROBE_HOST,
 		.title = "Processes of this user may trap the kernel's accesses, too",
 		.wanted = "yes",
+		.is_of_host = true,
 		.consequence = "VMMs of this user cannot hand memory over: their vCPUs and system "
 			       "calls would fail",
 		.remedy = "open /dev/userfaultfd to their group (70-ufd.rules), or set "

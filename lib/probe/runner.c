@@ -290,6 +290,8 @@ const char *probe_expected(const struct probe_check *check, unsigned int kernel)
 	const struct probe_known *known = check->known;
 	const char *answer = known[0].since ? known[0].answer : check->wanted;
 
+	if (check->is_of_host)
+		return NULL;
 	for (size_t i = 0; i < sizeof(check->known) / sizeof(check->known[0]); i++)
 		if (known[i].since && known[i].since <= kernel)
 			answer = known[i].answer;
