@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The write-protect bit of transparent huge pages, and when it splits them. */
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
+#include "kernel/pagemap.h"
 #include "probe/lab.h"
 #include "probe/table.h"
 #include "probe/zap.h"
@@ -41,10 +44,17 @@ static struct zap huge_prepare(struct probe_run *run, enum lab_backing backing, 
 
 static unsigned int count_protected(struct probe_run *run, const struct lab_memory *memory)
 {
+	_cleanup_(closep) int fd = -EBADF;
+	uint64_t words[HUGE_PAGES];
 	unsigned int n = 0;
+	int r = pagemap_open(&fd, getpid());
 
+	if (r == 0)
+		r = pagemap_read(fd, (struct hva){ (uintptr_t)memory->at }, words, HUGE_PAGES);
+	errno = -r;
+	probe_must(run, r == 0, "read() of our pagemap");
 	for (size_t i = 0; i < HUGE_PAGES; i++)
-		n += lab_is_protected(run, lab_page(memory, i));
+		n += !!(words[i] & PAGEMAP_UFFD_WP);
 	return n;
 }
 
