@@ -232,7 +232,7 @@ static const struct probe_check checks[] = {
 		.id = "host.fd-store-preserve",
 		.group = PROBE_HOST,
 		.title =
-			"systemd keeps descriptors of a stopped unit (FileDescriptorStorePreserve=)",
+			"systemd can keep the descriptors of a stopped unit (release 254)",
 		.wanted = "yes",
 		.is_of_host = true,
 		.consequence =

@@ -49,7 +49,7 @@ struct probe_check {
 		*title; /* the property, as a sentence without a full stop, 72 characters at most */
 	const char *wanted;	     /* NULL: every answer is fine, the answer is the news */
 	struct probe_known known[4]; /* oldest first */
-	bool is_of_host; /* a setting of the host: no release of the kernel makes it expected */
+	bool is_of_host;   /* a setting of the host: no release of the kernel makes it expected */
 	bool is_needed;	   /* without the wanted answer missing, minor or wp paging cannot work */
 	bool is_for_start; /* quick (< 5 ms) and asked by ufdd at its start, too */
 	const char *consequence; /* of another answer than the wanted one, for ufd; one line */

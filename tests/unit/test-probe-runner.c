@@ -506,6 +506,7 @@ START_TEST(the_nearest_known_kernel_is_the_newest_not_after)
 		.known = { { PROBE_KERNEL(5, 10), "a" }, { PROBE_KERNEL(6, 7), "b" } },
 	};
 	const struct probe_check open = { .wanted = "kept" }, any = {};
+	const struct probe_check setting = { .wanted = "on", .is_of_host = true };
 
 	ck_assert_str_eq(probe_expected(&check, PROBE_KERNEL(4, 19)), "a");
 	ck_assert_str_eq(probe_expected(&check, PROBE_KERNEL(6, 6)), "a");
@@ -513,6 +514,7 @@ START_TEST(the_nearest_known_kernel_is_the_newest_not_after)
 	ck_assert_str_eq(probe_expected(&check, PROBE_KERNEL(7, 0)), "b");
 	ck_assert_str_eq(probe_expected(&open, PROBE_KERNEL(6, 1)), "kept");
 	ck_assert_ptr_null(probe_expected(&any, PROBE_KERNEL(6, 1)));
+	ck_assert_ptr_null(probe_expected(&setting, PROBE_KERNEL(6, 1)));
 	ck_assert_uint_ge(probe_kernel(), PROBE_KERNEL(5, 0));
 }
 END_TEST
