@@ -402,7 +402,7 @@ int daemon_run(struct daemon *daemon)
 	service_status("serving no guests");
 	service_ready();
 	upgrade_report(daemon->control);
-	probing_start(daemon->jobs);
+	probing_start(daemon->base, daemon->jobs);
 	if (event_base_dispatch(daemon->base) < 0)
 		return -EIO;
 	return daemon_leave(daemon);

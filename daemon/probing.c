@@ -3,6 +3,7 @@
 #include "probing.h"
 
 #include <errno.h>
+#include <event2/event.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,6 +23,7 @@
 #include "log.h"
 #include "probe/probe.h"
 
+#define QUIET_S	       1 /* by then those who waited for a start have been served */
 #define DEADLINE_NS    (10 * NSEC_PER_SEC)
 #define LOOK_MS	       20 /* whether the daemon ends */
 #define MAX_LINE_BYTES 256
@@ -40,7 +42,7 @@ int probing_main(void)
 	size_t n_all, n = 0;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	thread_set_nice(THREAD_BULK_NICE);
+	prctl(PR_SET_NAME, "ufdd-probe"); /* not "exe" */
 	all = probe_checks(&n_all);
 	for (size_t i = 0; i < n_all && n < sizeof(chosen) / sizeof(chosen[0]); i++)
 		if (all[i]->is_for_start)
@@ -52,22 +54,22 @@ int probing_main(void)
 
 /* ---- the daemon ---- */
 
-bool probing_read_line(const char *line)
+/* Of what probing_main() says: logged if it is worth it. */
+static void read_line(const char *line)
 {
 	char result[16], id[64], answer[64] = "";
 	const struct probe_check *check;
 
 	if (sscanf(line, "%15s %63s %63[^\n]", result, id, answer) < 2)
-		return false;
+		return;
 	check = probe_find(id);
 	if (!check || !check->wanted ||
 	    (strcmp(result, probe_result_name(PROBE_DIFFERS)) &&
 	     strcmp(result, probe_result_name(PROBE_MISSING))))
-		return false;
+		return;
 	log_warning(LOG_FIELDS(.message_id = LOG_ID_KERNEL),
 		    "this kernel says '%.63s' where paging wants '%s' (%s: %s): %s", answer,
 		    check->wanted, check->id, check->title, check->consequence);
-	return true;
 }
 
 /* @ret_out: what it says; owned. Return: 0 or -errno. */
@@ -127,7 +129,7 @@ static void read_lines(const struct job *job, int fd)
 		text[n_text] = '\0';
 		while ((end = strchr(text, '\n'))) {
 			*end++ = '\0';
-			(void)probing_read_line(text);
+			read_line(text);
 			n_text -= (size_t)(end - text);
 			memmove(text, end, n_text + 1);
 		}
@@ -140,8 +142,11 @@ static void probing_run(struct job *job, void *data)
 {
 	_cleanup_(closep) int out = -EBADF;
 	pid_t pid;
-	int r = spawn(&pid, &out);
+	int r;
 
+	thread_set_nice(
+		THREAD_BULK_NICE); /* the program's as well, from its first instruction on */
+	r = spawn(&pid, &out);
 	if (r < 0) {
 		log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(.error = r), "the kernel is not tried");
 		return;
@@ -155,11 +160,19 @@ static void probing_done(void *data)
 {
 }
 
-void probing_start(struct jobs *jobs)
+static void on_quiet(evutil_socket_t fd, short what, void *userdata)
 {
 	static const struct job_ops ops = { .run = probing_run, .done = probing_done };
-	int r = job_start(jobs, &ops, clock_now_ns() + DEADLINE_NS, NULL, NULL);
+	int r = job_start(userdata, &ops, clock_now_ns() + DEADLINE_NS, NULL, NULL);
 
 	if (r < 0)
 		log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(.error = r), "the kernel is not tried");
+}
+
+void probing_start(struct event_base *base, struct jobs *jobs)
+{
+	const struct timeval quiet = { .tv_sec = QUIET_S };
+
+	if (event_base_once(base, -1, EV_TIMEOUT, on_quiet, jobs, &quiet) < 0)
+		log_debug(LOG_SWITCH_CONTROL, LOG_FIELDS(), "the kernel is not tried");
 }

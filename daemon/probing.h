@@ -2,12 +2,11 @@
 /* What the host's kernel answers, asked after every start. */
 #pragma once
 
-#include <stdbool.h>
-
+struct event_base;
 struct jobs;
 
 /**
- * probing_start() - ask, and log what differs from what paging wants
+ * probing_start() - ask in a second, and log what differs from what paging wants
  *
  * Nothing waits for it: guests are served already, what a kernel lacks is refused by name when a guest
  * needs it, and a daemon that nothing can be paged with does not start at all. It says beforehand what
@@ -16,10 +15,7 @@ struct jobs;
  *
  * Context: loop.
  */
-void probing_start(struct jobs *jobs);
+void probing_start(struct event_base *base, struct jobs *jobs);
 
 /* ufdd --probe-start: tries, and tells the daemon on stdout. Return: an exit status. */
 int probing_main(void);
-
-/* A line of what probing_main() says; logged if it is worth it. Return: whether it was. */
-bool probing_read_line(const char *line);

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-UFDCTL, UFDD, SUPPORT = sys.argv[1:4]
+UFDCTL, UFDD, SUPPORT = map(os.path.abspath, sys.argv[1:4])
 sys.path.insert(0, SUPPORT)
 from children import die_with_parent, wait_until  # noqa: E402
 from tap import check, finish, skip  # noqa: E402
