@@ -228,8 +228,14 @@ int dirty_log_remember(struct dirty_log *log, const struct memory *memory,
 
 void dirty_log_note_strange(struct dirty_log *log, struct memory *memory)
 {
-	uint64_t n = mark_existing(memory, (struct page_range){ 0, memory_n_pages(memory) });
+	struct page_range all = { 0, memory_n_pages(memory) };
+	uint64_t n = memory->length_bytes;
 
+	/* if its bytes are in the file, what nobody has touched was perhaps written there, too */
+	if (memory->is_backing_source)
+		memory_mark_dirty(memory, all);
+	else
+		n = mark_existing(memory, all);
 	for (uint32_t slot = 0; slot < MAX_CONSUMERS; slot++)
 		log->consumers[slot].pending_strange++;
 	count_uncertain(log, n);
@@ -385,7 +391,7 @@ void dirty_log_take_back(struct dirty_log *log, uint32_t slot)
 /*
  * Pages that a scan met while they were being filled, and that are not there yet: nobody can have
  * written them, and who copied them now would have something else. They are told when they are
- * there.
+ * there. (If their bytes are in the memory's own file, they always are.)
  */
 static void defer_unfilled(struct memory *memory, uint32_t slot, uint64_t *kept_bytes)
 {
@@ -393,7 +399,8 @@ static void defer_unfilled(struct memory *memory, uint32_t slot, uint64_t *kept_
 	struct page_range left = { 0, memory_n_pages(memory) }, run;
 
 	/* pairs with the release of who fills */
-	if (atomic_load_explicit(&memory->n_absent, memory_order_acquire) == 0)
+	if (memory->is_backing_source ||
+	    atomic_load_explicit(&memory->n_absent, memory_order_acquire) == 0)
 		return;
 	for (; dirty_map_find(map->unacked, left, &run);
 	     left.count -= run.first + run.count - left.first, left.first = run.first + run.count)

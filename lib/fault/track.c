@@ -102,18 +102,37 @@ void track_protect_others(struct demand *demand, const struct memory *memory,
 
 /* ---- holes ---- */
 
-static void holes_in(struct demand *demand, const struct command *command, struct page_range pages)
+/*
+ * @pages of a memory whose bytes are in its file read zero, and were never touched. Protected first: a
+ * scan takes empty page table entries for written ones.
+ */
+static void hole_settled(struct demand *demand, struct memory *memory, struct page_range pages)
+{
+	uint64_t n;
+
+	track_protect_others(demand, memory, pages, NULL);
+	n = page_states_move_all(&memory->states, pages, PAGE_ABSENT, PAGE_REMOVED);
+	demand_settled(demand, memory, n);
+	stall_forget(demand, memory, pages);
+	fill_wake_others(demand, memory, pages, NULL);
+}
+
+static void holes_of_state(struct demand *demand, const struct command *command,
+			   struct page_range pages, enum page_state state)
 {
 	struct memory *memory = command->memory;
 	uint64_t end = pages.first + pages.count;
 	struct page_range run;
 
-	for (uint64_t at = pages.first; page_states_find(
-		     &memory->states, (struct page_range){ at, end - at }, PAGE_PRESENT, &run);
+	for (uint64_t at = pages.first;
+	     page_states_find(&memory->states, (struct page_range){ at, end - at }, state, &run);
 	     at = run.first + run.count) {
 		if (command->is_written)
 			before_write_lose(demand, memory, run);
-		(void)page_states_move_all(&memory->states, run, PAGE_PRESENT, PAGE_REMOVED);
+		if (state == PAGE_ABSENT)
+			hole_settled(demand, memory, run);
+		else
+			(void)page_states_move_all(&memory->states, run, state, PAGE_REMOVED);
 		demand_note(demand, FLIGHT_REMOVED, memory, run.first, (int64_t)run.count);
 		if (!command->is_written)
 			continue;
@@ -121,6 +140,14 @@ static void holes_in(struct demand *demand, const struct command *command, struc
 		count_add(&demand->counters.discards_unannounced, run.count);
 		demand_tell(demand, UFD_EVENT_DISCARD_UNANNOUNCED, memory, run.first, 0);
 	}
+}
+
+/* Pages that nobody has touched have content, too, if it is the file's. */
+static void holes_in(struct demand *demand, const struct command *command, struct page_range pages)
+{
+	holes_of_state(demand, command, pages, PAGE_PRESENT);
+	if (command->memory->is_backing_source)
+		holes_of_state(demand, command, pages, PAGE_ABSENT);
 }
 
 /*

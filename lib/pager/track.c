@@ -162,14 +162,16 @@ static int tell_holes(struct ufd_pager_guest *paged, struct memory *memory, stru
 }
 
 /*
- * Most holes of a file are pages that never came: nothing is to be told of them. Of a page in any other
- * state that may be long over: it is put into memory before it is called present.
+ * Most holes of a file are pages that never came: nothing is to be told of them, unless they would have
+ * come from that file. Of a page in any other state that may be long over: it is put into memory before
+ * it is called present.
  */
-static bool are_absent(const struct memory *memory, struct page_range pages)
+static bool never_came(const struct memory *memory, struct page_range pages)
 {
 	struct page_range run;
 
-	return page_states_find(&memory->states, pages, PAGE_ABSENT, &run) &&
+	return !memory->is_backing_source &&
+	       page_states_find(&memory->states, pages, PAGE_ABSENT, &run) &&
 	       run.first == pages.first && run.count == pages.count;
 }
 
@@ -194,11 +196,19 @@ static int find_holes(struct ufd_pager_guest *paged, struct memory *memory, bool
 		if (!length)
 			found = end;
 		holes = (struct page_range){ (at - base) / page_bytes, (found - at) / page_bytes };
-		if (holes.count && !are_absent(memory, holes))
+		if (holes.count && !never_came(memory, holes))
 			r = tell_holes(paged, memory, holes, is_written);
 		at = found + length;
 	}
 	return r;
+}
+
+/* Of a memory whose bytes are in its file: which holes are the baseline's, and not punched later. */
+static int settle_own_holes(struct ufd_pager_guest *paged, struct memory *memory)
+{
+	if (!memory->is_backing_source || memory->is_forgotten)
+		return 0;
+	return find_holes(paged, memory, false);
 }
 
 /*
@@ -303,6 +313,8 @@ static int start_first(struct ufd_pager_guest *paged, uint32_t slot)
 	tell_demand(paged);
 	if (atomic_load(&paged->is_graduated))
 		r = return_from_graduation(paged);
+	for (uint32_t i = 0; r == 0 && i < paged->guest->n_memories; i++)
+		r = settle_own_holes(paged, paged->guest->memories[i]);
 	if (r == 0)
 		r = protect_all(paged);
 	for (uint32_t i = 0; r == 0 && i < paged->guest->n_memories; i++)
@@ -506,6 +518,8 @@ int track_memory(struct ufd_pager_guest *paged, struct memory *memory)
 
 	if (r == 0)
 		r = dirty_log_add_memory(&paged->dirty, memory);
+	if (r == 0 && track_is_on(paged))
+		r = settle_own_holes(paged, memory);
 	if (r == 0 && track_is_on(paged))
 		r = remember_file(paged, memory);
 	return r;
