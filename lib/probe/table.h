@@ -10,26 +10,18 @@ struct probe_family {
 	size_t n_checks;
 };
 
-extern const struct probe_family probe_family_features;
-extern const struct probe_family probe_family_fill;
-extern const struct probe_family probe_family_fill_huge;
-extern const struct probe_family probe_family_fill_marks;
-extern const struct probe_family probe_family_fill_move;
-extern const struct probe_family probe_family_fill_poison;
-extern const struct probe_family probe_family_fill_protect;
-extern const struct probe_family probe_family_fill_race;
-extern const struct probe_family probe_family_fill_results;
-extern const struct probe_family probe_family_fill_sigbus;
-extern const struct probe_family probe_family_trackable;
-extern const struct probe_family probe_family_trackable_async;
-extern const struct probe_family probe_family_trackable_notify;
-extern const struct probe_family probe_family_trackable_rules;
-
 #define PROBE_FAMILY(checks)                                 \
 	{                                                    \
 		checks, sizeof(checks) / sizeof((checks)[0]) \
 	}
 
+extern const struct probe_family probe_family_features;
+extern const struct probe_family probe_family_trackable, probe_family_trackable_async,
+	probe_family_trackable_rules, probe_family_trackable_notify;
+extern const struct probe_family probe_family_fill, probe_family_fill_results,
+	probe_family_fill_huge, probe_family_fill_marks, probe_family_fill_poison,
+	probe_family_fill_protect, probe_family_fill_move, probe_family_fill_sigbus,
+	probe_family_fill_race;
 extern const struct probe_family probe_family_continue, probe_family_continue_kept;
 extern const struct probe_family probe_family_access, probe_family_missing, probe_family_kvm,
 	probe_family_mapper;
