@@ -231,8 +231,7 @@ static const struct probe_check checks[] = {
 	{
 		.id = "host.fd-store-preserve",
 		.group = PROBE_HOST,
-		.title =
-			"systemd can keep the descriptors of a stopped unit (release 254)",
+		.title = "systemd can keep the descriptors of a stopped unit (release 254)",
 		.wanted = "yes",
 		.is_of_host = true,
 		.consequence =
