@@ -67,7 +67,7 @@ def knobs():
         for where, _, names in os.walk(folder):
             for name in names:
                 # what tells and is no setting, and what other tests set meanwhile
-                if re.match(r"(free|surplus|resv|stat_|nr_hugepages|nr_overcommit)", name) or "hugepages-" in where:
+                if re.match(r"(free|surplus|resv|stat_|nr_hugepages|nr_overcommit|full_scans|pages_collapsed)", name) or "hugepages-" in where:
                     continue
                 try:
                     with open(os.path.join(where, name), encoding="ascii") as file:

@@ -109,14 +109,20 @@ START_TEST(known_answers_are_in_the_order_of_releases)
 }
 END_TEST
 
-START_TEST(groups_stay_together)
+START_TEST(groups_stay_together_and_none_is_empty)
 {
+	unsigned int n_of[_PROBE_GROUP_MAX] = {};
+
 	load();
-	for (size_t i = 1; i < n_all; i++)
-		ck_assert_msg(all[i]->group >= all[i - 1]->group, "%s stands behind another group",
-			      all[i]->id);
-	for (int i = 0; i < _PROBE_GROUP_MAX; i++)
+	for (size_t i = 0; i < n_all; i++) {
+		n_of[all[i]->group]++;
+		ck_assert_msg(i == 0 || all[i]->group >= all[i - 1]->group,
+			      "%s stands behind another group", all[i]->id);
+	}
+	for (int i = 0; i < _PROBE_GROUP_MAX; i++) {
 		ck_assert_ptr_nonnull(probe_group_title(i));
+		ck_assert_msg(n_of[i] > 0, "group %s has no check", probe_group_name(i));
+	}
 }
 END_TEST
 
@@ -142,7 +148,7 @@ int main(void)
 				UNIT(properties_are_told_in_one_line_and_only_once),
 				UNIT(what_is_wanted_says_what_follows_otherwise),
 				UNIT(known_answers_are_in_the_order_of_releases),
-				UNIT(groups_stay_together),
+				UNIT(groups_stay_together_and_none_is_empty),
 				UNIT(a_start_asks_for_little_and_for_what_matters),
 				{},
 			});
