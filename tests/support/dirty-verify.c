@@ -18,6 +18,8 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "kernel/features.h"
+#include "kernel/uapi.h"
 #include "support/dirty-copy.h"
 
 #define SMALL_PAGES 2048
@@ -326,8 +328,13 @@ static bool begin(struct verify *verify, uint64_t seed)
 				    .is_kvm = row->is_kvm,
 				    .is_sealed = row->is_sealed,
 				    .advice = row->advice };
-	int r = writer_start(&verify->writer, &opts);
+	int r;
 
+	if (row->track == UFD_TRACK_SCAN && !(features_get()->uffd & UFFD_FEATURE_WP_ASYNC)) {
+		verify->verdict->refusal = "needs WP_ASYNC (Linux 6.7)";
+		return false;
+	}
+	r = writer_start(&verify->writer, &opts);
 	if (r < 0) {
 		snprintf(verify->refusal, sizeof(verify->refusal), "no such guest: %s",
 			 strerror(-r));

@@ -95,6 +95,11 @@ static void mount_all(void)
 	must_mount("tmpfs", "/root/tmp", "tmpfs", "mode=1777");
 	must_mount("tmpfs", "/root/run", "tmpfs", "mode=0755");
 	must_mount("cgroup2", "/root/sys/fs/cgroup", "cgroup2", NULL);
+	/* what udev makes elsewhere: bash's <( ) wants the first */
+	must(symlink("/proc/self/fd", "/root/dev/fd"), "/dev/fd");
+	must(symlink("/proc/self/fd/0", "/root/dev/stdin"), "/dev/stdin");
+	must(symlink("/proc/self/fd/1", "/root/dev/stdout"), "/dev/stdout");
+	must(symlink("/proc/self/fd/2", "/root/dev/stderr"), "/dev/stderr");
 	must_mount("/root/dev/vda", "/root/var/tmp", "ext4", NULL);
 }
 

@@ -122,7 +122,8 @@ static inline const char *path_of(const char *name)
 
 static inline void make_directory(void)
 {
-	strcpy(directory, "/tmp/test-image-source-XXXXXX");
+	/* on a disk: where /tmp is in memory, its files can be sealed, and are nobody else's */
+	strcpy(directory, "/var/tmp/test-image-source-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(directory));
 	memset(content, 0, sizeof(content));
 }

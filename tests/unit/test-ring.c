@@ -2,6 +2,7 @@
 /* The ring between one producer and one consumer. */
 #include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
 
 #include "base/cleanup.h"
 #include "base/ring.h"
@@ -84,13 +85,18 @@ START_TEST(order_survives_the_wrap_of_the_counters)
 }
 END_TEST
 
-enum { N_PASSED = 500000 };
+/* Sanitizers and emulation take ten times as long for each. */
+static uint64_t n_passed(void)
+{
+	return getenv("UFD_TEST_SHORT") ? 50000 : 500000;
+}
 
 static void *produce(void *argument)
 {
 	struct ring *ring = argument;
+	uint64_t n = n_passed();
 
-	for (uint64_t i = 0; i < N_PASSED; i++) {
+	for (uint64_t i = 0; i < n; i++) {
 		struct entry entry = make_entry(i);
 
 		while (!ring_add(ring, &entry))
@@ -102,12 +108,13 @@ static void *produce(void *argument)
 START_TEST(two_threads_pass_every_entry_whole_and_in_order)
 {
 	_cleanup_(ring_done) struct ring ring = {};
+	uint64_t n = n_passed();
 	struct entry entry;
 	pthread_t producer;
 
 	ck_assert_int_eq(ring_init(&ring, 16, sizeof(struct entry)), 0);
 	ck_assert_int_eq(pthread_create(&producer, NULL, produce, &ring), 0);
-	for (uint64_t i = 0; i < N_PASSED; i++) {
+	for (uint64_t i = 0; i < n; i++) {
 		while (!ring_remove(&ring, &entry))
 			sched_yield();
 		check_entry(&entry, i);
