@@ -101,8 +101,9 @@ const char *probe_result_name(enum probe_result result); /* "ok" */
  * @deadline_ns: for each; an experiment that hangs is killed and reported as failed
  * @reported:    called for each in turn; NULL is allowed
  *
- * Context: loop or a tool's main thread, blocks, allocates, forks; SIGALRM and other signals of the
- * caller do not disturb it. Children are reaped by their pidfds.
+ * Context: the only thread of a process, for experiments allocate and start threads in forks of it;
+ * blocks, allocates. SIGALRM and other signals of the caller do not disturb it. Children are reaped by
+ * their pidfds.
  * Return: 0; -errno if no child could be started at all.
  */
 int probe_run(const struct probe_check *const *checks, size_t n_checks, uint64_t deadline_ns,
