@@ -428,7 +428,7 @@ static const struct probe_check checks[] = {
 		.group = PROBE_URING,
 		.title = "A read of a blocking uffd waits, too",
 		.wanted = "message",
-		.known = { { PROBE_KERNEL(6, 18), "EINTR" } },
+		.known = { { PROBE_KERNEL(6, 1), "message" }, { PROBE_KERNEL(6, 18), "EINTR" } },
 		.consequence = "a blocking uffd is refused at attach, and ufd makes none",
 		.run = try_read_blocking,
 	},
