@@ -222,6 +222,33 @@ def under_alarms():
     check("alarms disturb no experiment", ran.returncode == 0 and not failed, failed)
 
 
+def behind_filter(call, *identifiers):
+    """Results by name, started by somebody whose seccomp filter says EPERM to one system call, with 256 descriptors."""
+    filtered = ("import ctypes, os, resource, struct, sys\n"
+                "steps = [(0x20, 0, 0, 0), (0x15, 0, 1, int(sys.argv[1])), (6, 0, 0, 0x50001), (6, 0, 0, 0x7fff0000)]\n"
+                "steps = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps), 32)\n"
+                "program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', 4, ctypes.addressof(steps)), 16)\n"
+                "libc = ctypes.CDLL(None)\n"
+                "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+                "if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0): sys.exit(77)\n"
+                "os.execv(sys.argv[2], sys.argv[2:])\n")
+    ran = subprocess.run([sys.executable, "-c", filtered, str(call), UFDCTL, "probe", "--json", "--only", *identifiers],
+                         capture_output=True, text=True, timeout=60, preexec_fn=die_with_parent)
+    rows = json.loads(ran.stdout)["checks"] if ran.returncode < 2 else []
+    return {row["id"]: f'{row["result"]}: {row["detail"]}' for row in rows}, ran.returncode
+
+
+def filters():
+    said, status = behind_filter(438, "host.calls", "host.seccomp", "host.nofile")  # pidfd_getfd
+    check("a system call that a filter refuses is named, and the filter, and a limit that is low",
+          status == 0 and said["host.calls"].startswith("differs: not pidfd_getfd")
+          and said["host.seccomp"].startswith("differs: a filter") and said["host.nofile"].startswith("differs: few"), said)
+    said, status = behind_filter(425, "host.io-uring", "uring.read")  # io_uring_setup
+    check("without io_uring something needed is missing, and what would use it is skipped by that name",
+          status == 1 and said["host.io-uring"].startswith("missing: EPERM")
+          and said["uring.read"] == "skipped: io_uring is not there for us: EPERM", said)
+
+
 def few_resources():
     """What it may not have is a row of the result, not the end of it."""
     def limit():
@@ -293,6 +320,7 @@ def main():
     without_features()
     as_nobody(whole)
     under_alarms()
+    filters()
     few_resources()
     daemon_asks()
     finish()
