@@ -127,26 +127,35 @@ struct fixture {
 	bool has_died;
 };
 
-static int read_source(void *userdata, uint64_t offset, void *buffer, uint64_t length)
+static uint64_t page_bytes_of(int row)
 {
-	const struct paged_child *child = userdata;
-
-	for (uint64_t at = 0; at < length; at += child->page_bytes)
-		child_page((offset + at) / child->page_bytes, child->page_bytes,
-			   (char *)buffer + at);
-	return 0;
+	return guests[row].kind == CHILD_HUGETLB ? 2 * MIB : 4096;
 }
 
-static void fixture_init(struct fixture *fixture, int row, uint64_t step)
+/* What all guests of a row begin with; huge pages take too long to be written again for each. */
+static int make_source(int row)
 {
-	uint64_t page_bytes = guests[row].kind == CHILD_HUGETLB ? 2 * MIB : 4096;
-	char *pattern = malloc(N_PAGES * page_bytes);
+	uint64_t page_bytes = page_bytes_of(row);
+	char *content = malloc(page_bytes);
+	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	for (uint64_t page = 0; page < N_PAGES; page++) {
+		child_page(page, page_bytes, content);
+		ck_assert_int_eq(write(fd, content, page_bytes), (ssize_t)page_bytes);
+	}
+	free(content);
+	return fd;
+}
+
+static void fixture_init(struct fixture *fixture, int row, int source_fd, uint64_t step)
+{
 	int r;
 
 	*fixture = (struct fixture){ .what = guests[row].what, .step = step };
 	if (guests[row].kind == CHILD_HUGETLB && !hugepages_are_reserved())
 		unit_skip("no huge pages of 2 MiB to be had");
-	r = child_start_tracked(&fixture->child, guests[row].kind, N_PAGES * page_bytes,
+	r = child_start_tracked(&fixture->child, guests[row].kind, N_PAGES * page_bytes_of(row),
 				guests[row].track == UFD_TRACK_WP);
 	if (r == -EPERM || r == -EACCES)
 		unit_skip("no userfaultfd for kernel faults: %s", strerror(-r));
@@ -155,18 +164,13 @@ static void fixture_init(struct fixture *fixture, int row, uint64_t step)
 	fixture->guest = (struct mortal_guest){
 		.child = &fixture->child,
 		.kind = guests[row].kind,
+		.source_fd = source_fd,
 		.spec = "file:",
 		.no_background = 1,
 		.window_bytes = UFD_NO_WINDOW,
 		.track = guests[row].track,
 		.is_split = true,
 	};
-	fixture->guest.source_fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	ck_assert_int_ge(fixture->guest.source_fd, 0);
-	(void)read_source(&fixture->child, 0, pattern, N_PAGES * page_bytes);
-	ck_assert_int_eq(write(fixture->guest.source_fd, pattern, N_PAGES * page_bytes),
-			 (ssize_t)(N_PAGES * page_bytes));
-	free(pattern);
 	fixture->question = mmap(NULL, sizeof(*fixture->question), PROT_READ | PROT_WRITE,
 				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(fixture->question, MAP_FAILED);
@@ -178,7 +182,6 @@ static void fixture_done(struct fixture *fixture)
 {
 	mortal_done(&fixture->mortal);
 	child_stop(&fixture->child);
-	close(fixture->guest.source_fd);
 	munmap(fixture->question, sizeof(*fixture->question));
 }
 
@@ -312,12 +315,12 @@ static void live(struct fixture *fixture)
 }
 
 /* Return: how many points there were. */
-static uint64_t die_tracking(int row, uint64_t step, bool *ret_has_died)
+static uint64_t die_tracking(int row, int source_fd, uint64_t step, bool *ret_has_died)
 {
 	struct fixture fixture;
 	uint64_t n_points;
 
-	fixture_init(&fixture, row, step);
+	fixture_init(&fixture, row, source_fd, step);
 	ck_assert_int_eq(mortal_start(&fixture.mortal, &fixture.guest), 0);
 	for (uint64_t page = 0; page < N_PAGES / 2; page++)
 		ck_assert_uint_eq(child_peek(&fixture.child, page), child_word(page, 0));
@@ -342,18 +345,20 @@ START_TEST(no_write_is_lost_by_a_death_at_any_step_of_tracking)
 {
 	uint64_t stride = getenv("UFD_TEST_LONG") ? 1 : 3, n_points;
 	unsigned int n_died = 0, n_steps = 0;
+	int source_fd = make_source(_i);
 	bool has_died;
 
-	n_points = die_tracking(_i, 0, &has_died);
+	n_points = die_tracking(_i, source_fd, 0, &has_died);
 	ck_assert(!has_died);
 	for (uint64_t step = 1 + (uint64_t)_i % stride; step <= n_points; step += stride) {
-		(void)die_tracking(_i, step, &has_died);
+		(void)die_tracking(_i, source_fd, step, &has_died);
 		n_died += has_died;
 		n_steps++;
 	}
 	printf("# %s: %u deaths in %u steps of %llu\n", guests[_i].what, n_died, n_steps,
 	       (unsigned long long)n_points);
 	ck_assert_uint_ge(n_died, n_steps * 3 / 4);
+	close(source_fd);
 }
 END_TEST
 
