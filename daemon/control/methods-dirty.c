@@ -13,6 +13,7 @@
 #include "dirty/tracking.h"
 #include "kernel/thread.h"
 #include "registry.h"
+#include "snapshots/base.h"
 
 /* One call, whatever it asks. */
 struct dirty_work {
@@ -118,6 +119,7 @@ static int start_run(struct job *job, void *data, struct refusal *refusal)
 	int r;
 
 	(void)thread_set_nice(THREAD_BULK_NICE);
+	base_disown(work->registration, work->consumer);
 	r = tracking_start(work->registration, &work->opts, &started, refusal);
 	if (r < 0)
 		return r;

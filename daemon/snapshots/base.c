@@ -305,6 +305,17 @@ static int stop(struct registration *registration, const char *consumer)
 	return tracking_stop(registration, consumer, &ignored);
 }
 
+void base_disown(struct registration *registration, const char *consumer)
+{
+	struct paging *paging = &registration->paging;
+	UFD_OPTS(ufd_consumer_info, info);
+
+	paging_lock(paging);
+	if (paging->guest && !find_consumer(paging->guest, consumer, &info))
+		record_drop_base_of(paging->guest, consumer);
+	paging_unlock(paging);
+}
+
 void base_abandon(const struct base *base)
 {
 	if (base->is_new)
@@ -317,8 +328,8 @@ bool base_find_abandoned(struct ufd_pager_guest *guest, struct record_base *ret)
 	struct record_base record;
 
 	for (uint32_t place = 0; place < UFD_MAX_CONSUMERS; place++)
-		if (record_get_base_at(guest, place, &record) == 0 && !record.base_epoch &&
-		    find_consumer(guest, record.consumer, &info)) {
+		if (record_get_base_at(guest, place, &record) == 0 && !record.has_base &&
+		    !record.base_epoch && find_consumer(guest, record.consumer, &info)) {
 			*ret = record;
 			return true;
 		}

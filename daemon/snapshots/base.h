@@ -68,6 +68,12 @@ void base_abandon(const struct base *base);
 bool base_find_abandoned(struct ufd_pager_guest *guest, struct record_base *ret);
 void base_abandon_adopted(struct registration *registration);
 
+/*
+ * A client is about to start a consumer of this name. Unless there is one, what is known of a former one
+ * of ours is forgotten: the new one is the client's, to be read and stopped by nobody else.
+ */
+void base_disown(struct registration *registration, const char *consumer);
+
 /* It is about to be on disk: from now on a manifest may know it that the ledger does not. */
 void base_begin_commit(struct base *base);
 

@@ -150,6 +150,16 @@ int record_put_base_of(struct ufd_pager_guest *guest, const struct record_base *
 	return ufd_pager_guest_put_record(guest, TAG_SNAPSHOT, place, &layout, sizeof(layout));
 }
 
+void record_drop_base_of(struct ufd_pager_guest *guest, const char *consumer)
+{
+	struct record_base record;
+
+	for (uint32_t i = 0; i < UFD_MAX_CONSUMERS; i++)
+		if (record_get_base_at(guest, i, &record) == 0 &&
+		    strcmp(record.consumer, consumer) == 0)
+			ufd_pager_guest_drop_record(guest, TAG_SNAPSHOT, i);
+}
+
 int record_put_name(struct ufd_pager_guest *guest, uint32_t memory,
 		    const struct record_name *record)
 {

@@ -40,6 +40,7 @@ int record_get_base_at(const struct ufd_pager_guest *guest, uint32_t place,
 /* By the consumer's name. Return: 0, -ENOENT. */
 int record_get_base_of(const struct ufd_pager_guest *guest, const char *consumer,
 		       struct record_base *ret);
+void record_drop_base_of(struct ufd_pager_guest *guest, const char *consumer);
 /* The one whose base this is. Return: 0, -ENOENT. */
 int record_find_base(const struct ufd_pager_guest *guest, const uint8_t digest[IMAGE_DIGEST_BYTES],
 		     struct record_base *ret);

@@ -90,7 +90,13 @@ settled() {
 	! "$BUILD/cli/ufdctl" --json dirty list web | grep -q 'snapshot\.live'
 }
 
-# The next incremental one, and the chain as it is then in another QEMU.
+# What the guest writes is told from the snapshot on: another ufdd does not stop that, and saves what differs.
+is_tracked_on() {
+	"$BUILD/cli/ufdctl" --json dirty list again 2>>"$log" | grep -q '"kept"' &&
+		ufdctl snapshot save again "$SCRATCH/on-$1" --incremental "$SCRATCH/$1"
+}
+
+# The next incremental one, and the chain as it is then in another QEMU, while ufdd is killed once more.
 is_whole() {
 	local status=1
 
@@ -100,9 +106,10 @@ is_whole() {
 	guest_console lazy
 	guest_start lazy memfd -incoming defer
 	wait_for_socket lazy "$SCRATCH/lazy.qmp" 20 &&
-		ufdctl restore "$SCRATCH/$1" --qmp "$SCRATCH/lazy.qmp" --name again --clone &&
+		ufdctl restore "$SCRATCH/$1" --qmp "$SCRATCH/lazy.qmp" --name again --clone --consumer kept &&
+		process_kill ufdd && serve &&
 		guest_verify lazy 60 2>>"$log" && echo "$line" >>"$log" &&
-		[[ $line == *" ok pages="*" wrong=0" ]] && status=0
+		[[ $line == *" ok pages="*" wrong=0" ]] && is_tracked_on "$1" && status=0
 	guest_stop lazy
 	guest_console_close
 	return $status

@@ -171,6 +171,23 @@ def failed_first(world, guest):
     other.end()
 
 
+def own_consumer(world, guest):
+    """A client's consumer of a name that one of ours had."""
+    started = world.dirty("Start", consumer="snapshot")
+    guest.write(5)
+    world.kill()
+    world.start()
+    reply = save(world, "untracked", untracked=True)  # it waits for whoever undoes saves
+    check("a client's consumer is not taken for one of a save that died", "error" not in started
+          and "error" not in reply and consumers(world) == ["snapshot"], (started, reply, consumers(world)))
+    reply = save(world, "with-his")
+    check("and no save reads it", is_error(reply, "io.ufd.dirty.ConsumerExists", "somebody else's"), reply)
+    _, pages = world.read(consumer="snapshot")
+    check("it tells its client what was written", pages and 5 in pages, pages)
+    world.dirty("Stop", consumer="snapshot")
+    guest.ask("log")
+
+
 def read_meanwhile(world, guest):
     """What somebody else reads, and acknowledges, between the look at a consumer and its read."""
     guest.ask("mute", "query-cpus-fast")
@@ -234,6 +251,7 @@ def main():
         skip("saves of a guest that is attached by its monitor", "needs the right to trace")
     else:
         failed_first(world, guest)
+        own_consumer(world, guest)
         guest.write(*range(0, 512, 3))
         full = save(world, "full")
         check("a guest is saved", full.get("parameters", {}).get("epoch") == 1
