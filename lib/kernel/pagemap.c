@@ -11,12 +11,15 @@
 #include "kernel/features.h"
 
 /*
- * A swap entry keeps its type in the lowest five bits of the word and its offset above; the highest
- * type is no swap device but a marker (Linux 5.19). Both read 0 without CAP_SYS_ADMIN.
+ * A swap entry keeps its type in the lowest five bits of the word and its offset above. A marker is of
+ * the highest type, which is no swap device; from Linux 5.19 to 6.2 of the one below, for the highest
+ * were pages that could not be swapped in. These, and what else has those types, have page frames
+ * as offsets, a marker has bits: 1 is write-protection. All read 0 without CAP_SYS_ADMIN.
  */
-#define PAGEMAP_SWAP_ENTRY	 ((UINT64_C(1) << 55) - 1)
-#define PAGEMAP_SWAP_TYPE(word)	 ((word)&0x1f)
-#define PAGEMAP_SWAP_TYPE_MARKER 31
+#define PAGEMAP_SWAP_ENTRY     ((UINT64_C(1) << 55) - 1)
+#define PAGEMAP_SWAP_TYPE_BITS 5
+#define PAGEMAP_WP_MARKER      (UINT64_C(1) << PAGEMAP_SWAP_TYPE_BITS | 31)
+#define PAGEMAP_WP_MARKER_6_2  (UINT64_C(1) << PAGEMAP_SWAP_TYPE_BITS | 30)
 
 int pagemap_open(int *ret_fd, pid_t pid)
 {
@@ -98,13 +101,15 @@ int pagemap_scan(int fd, struct hva_range range, uint64_t categories, uint64_t f
 
 bool pagemap_is_used(uint64_t word)
 {
+	uint64_t entry = word & PAGEMAP_SWAP_ENTRY;
+
 	if (word & PAGEMAP_PRESENT)
 		return true;
 	if (!(word & PAGEMAP_SWAPPED))
 		return false;
 	if (!(word & PAGEMAP_UFFD_WP))
 		return true;
-	return word & PAGEMAP_SWAP_ENTRY && PAGEMAP_SWAP_TYPE(word) != PAGEMAP_SWAP_TYPE_MARKER;
+	return entry && entry != PAGEMAP_WP_MARKER && entry != PAGEMAP_WP_MARKER_6_2;
 }
 
 /* Read a range word by word; what the kernel has in no page table costs it little. */

@@ -240,6 +240,36 @@ START_TEST(the_first_used_page_is_found_and_markers_do_not_count)
 }
 END_TEST
 
+/* Type and offset of a swap entry, as CAP_SYS_ADMIN sees them. */
+static const struct {
+	const char *what;
+	uint64_t bits, type, offset;
+	bool is_used;
+} words[] = {
+	{ "nothing", 0, 0, 0, false },
+	{ "a page", PAGEMAP_PRESENT, 3, 77, true },
+	{ "a protected page", PAGEMAP_PRESENT | PAGEMAP_UFFD_WP, 3, 77, true },
+	{ "swapped out", PAGEMAP_SWAPPED, 0, 1, true },
+	{ "protected and swapped out", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 0, 1, true },
+	{ "a marker", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 31, 1, false },
+	{ "a marker before Linux 6.3", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 30, 1, false },
+	{ "a page of a device", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 30, 0x1234, true },
+	{ "a page lost before Linux 6.3", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 31, 0x1234, true },
+	{ "poison", PAGEMAP_SWAPPED, 31, 2, true },
+	{ "a marker, or not", PAGEMAP_SWAPPED | PAGEMAP_UFFD_WP, 0, 0, false },
+};
+
+START_TEST(a_word_tells_content_from_markers)
+{
+	uint64_t word = words[_i].bits | words[_i].type | words[_i].offset << 5;
+	uint64_t soft_dirty = UINT64_C(1) << 55;
+
+	ck_assert_msg(pagemap_is_used(word) == words[_i].is_used, "%s", words[_i].what);
+	ck_assert_msg(pagemap_is_used(word | soft_dirty) == words[_i].is_used, "%s",
+		      words[_i].what);
+}
+END_TEST
+
 /* An anonymous page that was only read shows the zero page and never faults again. */
 START_TEST(a_page_that_was_only_read_is_used)
 {
@@ -271,6 +301,7 @@ int main(void)
 			UNIT_TABLE(an_unarmed_part_is_told_with_what_came_before_it, kinds),
 			UNIT(several_categories_report_pages_of_any),
 			UNIT_TABLE(the_first_used_page_is_found_and_markers_do_not_count, used),
+			UNIT_TABLE(a_word_tells_content_from_markers, words),
 			UNIT(a_page_that_was_only_read_is_used),
 			{},
 		});
