@@ -112,15 +112,19 @@ static bool is_helper(const struct inject_target *target, pid_t tid)
 	_cleanup_(closep) int fd = -EBADF;
 	char path[32], name[sizeof(INJECT_HELPER_NAME)] = "";
 	struct thread_status status;
+	ssize_t n;
+	int r;
 
-	if (thread_read_status(target->proc_fd, tid, &status) < 0)
-		return false;
+	r = thread_read_status(target->proc_fd, tid, &status);
+	if (r < 0)
+		return r == -ESRCH; /* no thread, no tracer */
 	if (status.tracer == 0)
 		return true; /* gone by now */
 	snprintf(path, sizeof(path), "/proc/%d/comm", status.tracer);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 || (read(fd, name, sizeof(name) - 1) == sizeof(name) - 1 &&
-			  strcmp(name, INJECT_HELPER_NAME) == 0);
+	n = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
+	/* It may go between any two of these calls, and then the file is there, but nobody to read of. */
+	return n < 0 || strcmp(name, INJECT_HELPER_NAME) == 0;
 }
 
 /* Return: 0, INJECT_TRACED, -errno. */
