@@ -127,7 +127,8 @@ static int adopt_guest(struct adoption *adoption)
 		adoption_report(adoption, "%u records of the ledger are damaged.", n_damaged);
 		return -EBADMSG;
 	}
-	if (!has_records) {
+	/* nothing is kept of it either: else its records were lost, and it waits for an administrator */
+	if (!has_records && !adoption->opts.n_handles) {
 		adoption_report(adoption, "The guest was being made, and had no process yet.");
 		return -ESRCH;
 	}

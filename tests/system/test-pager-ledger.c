@@ -190,6 +190,30 @@ START_TEST(forged_records_are_refused_or_survived)
 }
 END_TEST
 
+/* What has no record was never made; but then nobody keeps anything of it. */
+START_TEST(records_that_are_lost_are_no_guest_that_never_was)
+{
+	_cleanup_(ledger_freep) struct ledger *ledger = NULL;
+	struct left left;
+	size_t cursor = 0, n_bytes;
+	uint32_t tag, id;
+	const void *data;
+	int was_started;
+
+	leave_served(&left);
+	ck_assert_int_eq(ledger_adopt(&ledger, left.kept.ledger), 0);
+	while (ledger_next_record(ledger, &cursor, &tag, &id, &data, &n_bytes, NULL)) {
+		ledger_drop_record(ledger, tag, id);
+		cursor = 0;
+	}
+	ck_assert_int_eq(left_adopt(&left, &was_started), -EBADMSG);
+	while (left.kept.n_handles)
+		left_lose(&left, left.kept.handles[0].kind, left.kept.handles[0].id);
+	ck_assert_int_eq(left_adopt(&left, &was_started), -ESRCH);
+	left_done(&left);
+}
+END_TEST
+
 START_TEST(messages_and_puts_of_no_sense_are_survived)
 {
 	unsigned int seed = 99;
@@ -371,6 +395,7 @@ int main(void)
 				UNIT(to_look_at_a_ledger_writes_nothing_into_it),
 				UNIT(flipped_bytes_are_refused_or_survived),
 				UNIT(forged_records_are_refused_or_survived),
+				UNIT(records_that_are_lost_are_no_guest_that_never_was),
 				UNIT(messages_and_puts_of_no_sense_are_survived),
 				UNIT(a_guest_has_1024_mappings_and_all_are_adopted),
 				UNIT(a_full_ledger_refuses_a_memory_and_keeps_the_others),
