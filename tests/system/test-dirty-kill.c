@@ -19,7 +19,9 @@
 #include "base/units.h"
 #include "guest/dirty-map.h"
 #include "guest/ledger.h"
+#include "kernel/features.h"
 #include "kernel/pagemap.h"
+#include "kernel/uapi.h"
 #include "kernel/uffd.h"
 #include "support/hugepages.h"
 #include "support/mortal-pager.h"
@@ -155,6 +157,8 @@ static void fixture_init(struct fixture *fixture, int row, int source_fd, uint64
 	*fixture = (struct fixture){ .what = guests[row].what, .step = step };
 	if (guests[row].kind == CHILD_HUGETLB && !hugepages_are_reserved())
 		unit_skip("no huge pages of 2 MiB to be had");
+	if (guests[row].track == UFD_TRACK_SCAN && !(features_get()->uffd & UFFD_FEATURE_WP_ASYNC))
+		unit_skip("needs WP_ASYNC (Linux 6.7)");
 	r = child_start_tracked(&fixture->child, guests[row].kind, N_PAGES * page_bytes_of(row),
 				guests[row].track == UFD_TRACK_WP);
 	if (r == -EPERM || r == -EACCES)
