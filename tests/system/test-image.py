@@ -132,15 +132,16 @@ def every_byte(world):
 
 
 def frames_are_counted(world):
-    toy = Toy(world, "counted", "--pause-us", "50")
-    attach(world, toy, "counted", f"image:{world.path('top.ufdi')}", "--background", "no")
-    toy.go()
+    """While the guest waits to be told to go on, so that its counters are there for as long as that takes."""
+    toy = Toy(world, "counted")
+    attach(world, toy, "counted", f"image:{world.path('top.ufdi')}")
     counted = lambda: json.loads(world.ctl("--json", "guest", "show", "counted", may_fail=True).stdout or "{}") \
         .get("counters", {})
-    wait_until(lambda: counted().get("frames_cached", 0) > 0 or toy.process.poll() is not None)
+    wait_until(lambda: counted().get("frames_cached", 0) > 0)
     counters = counted()
     check("frames are unpacked, and kept for what is asked next", counters.get("frames_unpacked", 0) > 0 and
           counters.get("frames_cached", 0) > 0, counters)
+    toy.go()
     check("and every byte is right", toy.is_right(), toy.text() + world.said())
 
 
