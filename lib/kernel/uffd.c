@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kcmp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -415,6 +416,16 @@ bool uffd_is_changing(int fd)
 	return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) < 0 && errno == EAGAIN;
 }
 
+/* A uffd that is not O_NONBLOCK says POLLERR; it may become so again before the read. */
+static ssize_t read_as_it_is(int fd, struct uffd_msg *buffer, size_t n_bytes)
+{
+	struct pollfd state = { .fd = fd, .events = POLLIN };
+
+	if (poll(&state, 1, 0) == 1 && state.revents & POLLERR)
+		(void)uffd_make_nonblocking(fd);
+	return read(fd, buffer, n_bytes);
+}
+
 int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned int *ret_n)
 {
 	struct iovec piece = { buffer, n_buffer * sizeof(*buffer) };
@@ -426,7 +437,7 @@ int uffd_read(int fd, struct uffd_msg *buffer, unsigned int n_buffer, unsigned i
 	 */
 	n = preadv2(fd, &piece, 1, -1, RWF_NOWAIT);
 	if (n < 0 && errno == EOPNOTSUPP)
-		n = read(fd, buffer, n_buffer * sizeof(*buffer));
+		n = read_as_it_is(fd, buffer, n_buffer * sizeof(*buffer));
 	if (n < 0 && errno != EAGAIN)
 		return -errno;
 	*ret_n = n < 0 ? 0 : (unsigned int)((size_t)n / sizeof(*buffer));
