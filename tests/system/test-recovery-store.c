@@ -147,9 +147,11 @@ START_TEST(what_is_answered_is_stored)
 	ck_assert(manager_has(&scene.manager, "l0"));
 	ck_assert(manager_has(&scene.manager, "b0"));
 	attach(scene.client, &scene.guests[1]);
+	pthread_mutex_lock(&scene.manager.lock);
 	ck_assert_uint_eq(scene.manager.n_fds, 4);
 	ck_assert_uint_eq(scene.manager.n_stored, 4);
 	ck_assert_uint_eq(scene.manager.n_polled, 0);
+	pthread_mutex_unlock(&scene.manager.lock);
 	for (size_t i = 0; i < 4; i++)
 		ck_assert_uint_le(strlen(scene.manager.fds[i].name), 5);
 	status = service_ask(scene.client, "io.ufd.manager.Status", json_object(), NULL, 0);
@@ -561,7 +563,9 @@ START_TEST(they_are_served_again_soon)
 		attach_without_window(client, &guests[i]);
 	}
 	varlink_client_free(client);
+	pthread_mutex_lock(&manager.lock);
 	ck_assert_uint_eq(manager.n_fds, 2 * n_guests);
+	pthread_mutex_unlock(&manager.lock);
 
 	time_recovery(&manager, guests, n_guests, &crowds[_i]);
 	for (unsigned int i = 0; i < n_guests; i++)
