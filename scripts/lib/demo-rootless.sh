@@ -10,7 +10,7 @@ toy_expect() {
 	local deadline=$(($(now_us) + $2 * 1000000))
 
 	while [ "$(now_us)" -lt "$deadline" ]; do
-		if ! IFS= read -r -t 1 -u "$toy_out" line; then
+		if ! read_line "$toy_out"; then
 			process_is_alive toy && continue
 			return 1
 		fi

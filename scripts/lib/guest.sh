@@ -71,6 +71,7 @@ guest_console() {
 }
 
 guest_console_close() {
+	unset "line_parts[$console_out]"
 	exec {console_in}>&- {console_out}>&-
 }
 
@@ -80,7 +81,7 @@ guest_listen() {
 	local name=$1 pattern=$2 deadline=$(($(now_us) + $3 * 1000000))
 
 	while [ "$(now_us)" -lt "$deadline" ]; do
-		if ! IFS= read -r -t 1 -u "$console_out" line; then
+		if ! read_line "$console_out"; then
 			process_is_alive "$name" && continue
 			echo "The guest's QEMU ended: $(tail -n 2 "$SCRATCH/$name.log")" >&2
 			return 1

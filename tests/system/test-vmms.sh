@@ -77,7 +77,7 @@ next_line() {
 	local deadline=$(($(now_us) + $2 * 1000000)) line
 
 	while [ "$(now_us)" -lt "$deadline" ]; do
-		IFS= read -r -t 1 -u "$toy_out" line || { process_is_alive toy || return 1; continue; }
+		read_line "$toy_out" || { process_is_alive toy || return 1; continue; }
 		echo "$line" >>"$log"
 		# shellcheck disable=SC2053 # a pattern
 		[[ $line == $1 ]] && return 0
@@ -100,6 +100,7 @@ test_killed_daemon() {
 	result=$?
 	process_kill toy
 	tap "the daemon is killed and started again ($*)" $result
+	unset "line_parts[$toy_out]"
 	exec {toy_out}>&-
 	rm -f "$SCRATCH/out"
 }
