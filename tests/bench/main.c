@@ -21,7 +21,7 @@
 #include "report.h"
 #include "tests/support/hugepages.h"
 
-/* --quick as a whole ends within 90 seconds, on a busy machine too. */
+/* --quick repeats noisy rows while it is on course for this; each has its first rounds, however late it is. */
 #define QUICK_NS (75 * NSEC_PER_SEC)
 
 /* For scripts/test. */

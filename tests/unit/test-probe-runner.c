@@ -161,6 +161,7 @@ static void scribble(struct probe_run *run)
 	memset((void *)run, 'x', 16 * 1024);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static void grow(struct probe_run *run)
 {
 	void *at = mmap(NULL, (size_t)1 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
@@ -168,6 +169,7 @@ static void grow(struct probe_run *run)
 
 	probe_answer(run, at == MAP_FAILED ? "refused" : "grew");
 }
+#endif
 
 static void grow_file(struct probe_run *run)
 {
