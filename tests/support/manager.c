@@ -418,6 +418,16 @@ bool manager_has(struct manager *manager, const char *name)
 	return found;
 }
 
+size_t manager_n_fds(struct manager *manager)
+{
+	size_t n;
+
+	pthread_mutex_lock(&manager->lock);
+	n = manager->n_fds;
+	pthread_mutex_unlock(&manager->lock);
+	return n;
+}
+
 void manager_await_lack(struct manager *manager, const char *name)
 {
 	struct timespec deadline;

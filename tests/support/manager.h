@@ -63,6 +63,8 @@ int manager_stop(struct manager *manager);
 
 /* Is there an fd of this name? */
 bool manager_has(struct manager *manager, const char *name);
+/* How many there are. */
+size_t manager_n_fds(struct manager *manager);
 /* Wait until it is forgotten: the daemon says so without waiting. */
 void manager_await_lack(struct manager *manager, const char *name);
 /* Forget one, as if it had never been stored. */

@@ -563,9 +563,7 @@ START_TEST(they_are_served_again_soon)
 		attach_without_window(client, &guests[i]);
 	}
 	varlink_client_free(client);
-	pthread_mutex_lock(&manager.lock);
-	ck_assert_uint_eq(manager.n_fds, 2 * n_guests);
-	pthread_mutex_unlock(&manager.lock);
+	ck_assert_uint_eq(manager_n_fds(&manager), 2 * n_guests);
 
 	time_recovery(&manager, guests, n_guests, &crowds[_i]);
 	for (unsigned int i = 0; i < n_guests; i++)
