@@ -145,7 +145,7 @@ report() {
 	lazy=$(median "${lazy_ms[@]}")
 	eager=$(median "${eager_ms[@]}")
 	complete=$(median "${complete_ms[@]}")
-	[ "$wrong_pages" -eq 0 ] && status=0 || status=1
+	[ "$wrong_pages" -eq 0 ] && exit_status=0 || exit_status=1
 	result=$(jq -c --argjson wrong "$wrong_pages" --argjson checked "$pages_checked" \
 		--argjson lazy "$lazy" --argjson eager "$eager" --argjson complete "$complete" \
 		--argjson bytes $((GUEST_MIB << 20)) --argjson populated "$populated_bytes" '{

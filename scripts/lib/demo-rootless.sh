@@ -52,8 +52,8 @@ demo_rootless() {
 	toy_expect '{*' 90 || fail "the toy did not come to its end" "$log"
 	process_wait toy
 	case $? in
-	0) status=0 ;;
-	1) status=1 ;;
+	0) exit_status=0 ;;
+	1) exit_status=1 ;;
 	*) fail "the toy failed" "$log" ;;
 	esac
 

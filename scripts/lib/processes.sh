@@ -79,12 +79,11 @@ declare -A line_parts=()	# fd -> what has come of its next line
 # read_line FD: its next line, in $line, waited for up to a second. Return: 1 if it is not there yet;
 # what has come of it is kept for the next time.
 read_line() {
-	local part status
+	local part is_whole=false
 
-	IFS= read -r -t 1 -u "$1" part
-	status=$?
+	IFS= read -r -t 1 -u "$1" part && is_whole=true
 	line_parts[$1]=${line_parts[$1]:-}$part
-	[ $status -eq 0 ] || return 1
+	$is_whole || return 1
 	line=${line_parts[$1]}
 	line_parts[$1]=
 }
