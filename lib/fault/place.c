@@ -22,17 +22,38 @@ static bool fill_may_zeropage(const struct memory *memory)
 	       (memory->kind == BACKING_ANON || memory->kind == BACKING_SHMEM);
 }
 
-int fill_zeros(struct demand *demand, struct mapping *mapping, struct page_range pages,
-	       uint64_t *ret_done_bytes)
+/* As many as there are zeros at hand. */
+static int copy_zeros(struct demand *demand, struct mapping *mapping, struct page_range pages,
+		      uint64_t *ret_done_bytes)
 {
 	struct memory *memory = mapping->memory;
 
-	if (fill_may_zeropage(memory))
-		return uffd_zeropage(mapping->mapper->uffd, fill_range(mapping, pages), 0,
-				     ret_done_bytes);
 	return uffd_copy(mapping->mapper->uffd, mapping_address(mapping, pages.first),
 			 demand->zeros, min_u64(pages.count * memory->page_bytes, ZEROS_BYTES),
 			 fill_flags(memory), ret_done_bytes);
+}
+
+int fill_zeros(struct demand *demand, struct mapping *mapping, struct page_range pages,
+	       uint64_t *ret_done_bytes)
+{
+	uint64_t copied_bytes = 0;
+	int outcome;
+
+	if (!fill_may_zeropage(mapping->memory))
+		return copy_zeros(demand, mapping, pages, ret_done_bytes);
+	outcome = uffd_zeropage(mapping->mapper->uffd, fill_range(mapping, pages), 0,
+				ret_done_bytes);
+	if (outcome != UFFD_PRESENT)
+		return outcome;
+	/*
+	 * A mark of write-protection may be left where there is no page: the end of tracking could not take
+	 * it away while the process was changing its address space. Only COPY takes its place.
+	 */
+	pages.first += *ret_done_bytes / mapping->memory->page_bytes;
+	pages.count = 1;
+	outcome = copy_zeros(demand, mapping, pages, &copied_bytes);
+	*ret_done_bytes += copied_bytes;
+	return outcome;
 }
 
 /* Is there really a page of ours or the guest's at @page of this mapping? -errno if that cannot be

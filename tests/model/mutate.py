@@ -33,6 +33,7 @@ MUTATIONS = {
 ''')]),
     'foreign-bytes-mapped': ('place.c', [('	if (may_be_foreign) {', '	if (may_be_foreign && !exists) {')]),
     'overwritten-on-recovery': ('place.c', [('!slot->is_recovered &&', 'true &&')]),
+    'mark-in-the-way': ('place.c', [('if (outcome != UFFD_PRESENT)', 'if (true)')]),
     'messages-not-replayed': ('messages.c', [('if (!atomic_load(&buffer->is_reading))', 'if (true)')]),
     'partial-skips-a-page': ('place.c', [(
         'struct page_range done = { run.first, n_done };',
