@@ -19,6 +19,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/units.h"
@@ -133,6 +134,12 @@ static unsigned int take_ready(struct uring *ring, struct uring_completion *buff
 	return n;
 }
 
+/* The kernel is short of memory, or has more completions than fit. What is queued stays queued. */
+static bool is_passing(int error)
+{
+	return error == -ENOMEM || error == -EAGAIN || error == -EBUSY;
+}
+
 int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion *buffer,
 	       unsigned int n_buffer, unsigned int *ret_n)
 {
@@ -150,6 +157,12 @@ int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion 
 		r = io_uring_submit_and_get_events(&ring->ring);
 	else
 		r = io_uring_submit_and_wait_timeout(&ring->ring, &first, 1, &timeout, NULL);
+	if (is_passing(r)) {
+		struct timespec moment = { .tv_nsec = (long)min_u64(timeout_ns, NSEC_PER_MSEC) };
+
+		nanosleep(&moment, NULL); /* whoever comes again at once would find it no better */
+		r = 0;
+	}
 	if (r < 0 && r != -ETIME && r != -EINTR)
 		return r;
 	*ret_n = take_ready(ring, buffer, n_buffer);

@@ -50,7 +50,8 @@ bool uring_add_read(struct uring *ring, int fd, void *buffer, uint32_t length_by
  * @timeout_ns: 0 submits and only looks
  * @ret_n:      completions written, possibly 0
  *
- * Return: 0 or -errno; a signal is an early return with none.
+ * Return: 0 or -errno; a signal, or a kernel that is out of memory for a moment, is an early return
+ *	   with none, and what was queued is submitted by the next one.
  */
 int uring_wait(struct uring *ring, uint64_t timeout_ns, struct uring_completion *buffer,
 	       unsigned int n_buffer, unsigned int *ret_n);

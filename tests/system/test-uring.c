@@ -2,6 +2,7 @@
 /* Polls and reads by one io_uring. */
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -15,6 +16,44 @@
 #include "support/unit.h"
 
 enum { LONG = 20 }; /* seconds: longer than anything takes */
+
+/* ---- a kernel that is short of something ---- */
+
+static int error_once; /* 0: none */
+
+static int take_error(void)
+{
+	int error = error_once;
+
+	error_once = 0;
+	return -error;
+}
+
+int __wrap_io_uring_submit_and_get_events(struct io_uring *ring);
+int __real_io_uring_submit_and_get_events(struct io_uring *ring);
+int __wrap_io_uring_submit_and_get_events(struct io_uring *ring)
+{
+	int r = take_error();
+
+	return r ? r : __real_io_uring_submit_and_get_events(ring);
+}
+
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **ret,
+					    unsigned int n, struct __kernel_timespec *timeout,
+					    sigset_t *mask);
+int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **ret,
+					    unsigned int n, struct __kernel_timespec *timeout,
+					    sigset_t *mask);
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **ret,
+					    unsigned int n, struct __kernel_timespec *timeout,
+					    sigset_t *mask)
+{
+	int r = take_error();
+
+	return r ? r : __real_io_uring_submit_and_wait_timeout(ring, ret, n, timeout, mask);
+}
+
+/* ---- polls and reads ---- */
 
 static struct uring *new_ring(unsigned int n_entries)
 {
@@ -112,6 +151,29 @@ START_TEST(a_wait_ends_with_its_time)
 }
 END_TEST
 
+static const int passing[] = { ENOMEM, EAGAIN, EBUSY };
+
+START_TEST(what_the_kernel_has_no_room_for_comes_with_the_next_wait)
+{
+	_cleanup_(uring_freep) struct uring *ring = new_ring(4);
+	_cleanup_(closep) int event = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	struct uring_completion completion;
+	unsigned int n = 9;
+
+	ck_assert(uring_add_poll(ring, event, 5));
+	error_once = passing[_i];
+	ck_assert_int_eq(uring_wait(ring, 0, &completion, 1, &n), 0);
+	ck_assert_uint_eq(n, 0);
+	error_once = passing[_i];
+	ck_assert_int_eq(uring_wait(ring, LONG * NSEC_PER_SEC, &completion, 1, &n), 0);
+	ck_assert_uint_eq(n, 0);
+	wait_for_one(ring, 5, POLLIN);
+
+	error_once = EBADF;
+	ck_assert_int_eq(uring_wait(ring, 0, &completion, 1, &n), -EBADF);
+}
+END_TEST
+
 START_TEST(what_completed_ends_a_wait_at_once_even_if_handed_over_in_parts)
 {
 	_cleanup_(uring_freep) struct uring *ring = new_ring(4);
@@ -183,6 +245,8 @@ int main(void)
 			UNIT(a_blocking_uffd_polls_as_an_error),
 			UNIT(a_read_brings_the_bytes_and_the_end_of_the_file_fewer),
 			UNIT(a_wait_ends_with_its_time),
+			UNIT_TABLE(what_the_kernel_has_no_room_for_comes_with_the_next_wait,
+				   passing),
 			UNIT(what_completed_ends_a_wait_at_once_even_if_handed_over_in_parts),
 			UNIT(a_full_ring_takes_no_more_until_something_was_handed_over),
 			UNIT(a_ring_made_by_one_thread_serves_another),
