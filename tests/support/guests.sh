@@ -47,6 +47,11 @@ guest_go() {
 	kill -CONT "${process_pids[$1]}"
 }
 
+# guest_hurry NAME: no more pauses.
+guest_hurry() {
+	kill -USR1 "${process_pids[$1]}"
+}
+
 # guest_finish NAME SECONDS: it comes to its end, and every page was right.
 guest_finish() {
 	guest_wait_line "$1" '^{' "$2" || { guest_says "$1" '^{' || return; }

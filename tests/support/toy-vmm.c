@@ -15,7 +15,7 @@
  *	LOST, RESUMED, REATTACHED, ...	what libufd reports of the daemon
  *
  * and last one line of JSON. With --no-client nobody is called: it says READY PID, waits for a line
- * on stdin (so that somebody can attach it by pid) and goes on.
+ * on stdin (so that somebody can attach it by pid) and goes on. SIGUSR1 ends the pauses of --pause-us.
  *
  * Exit status: 0 if no page was wrong, 1 if one was, 2 if something failed.
  */
@@ -25,6 +25,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -128,26 +129,20 @@ static void signal_fd(int fd)
 
 /* ---- the image ------------------------------------------------------------------------------- */
 
-static void write_blocks(int fd, uint64_t seed, uint64_t first_block, uint64_t length_bytes)
-{
-	char block[PATTERN_BLOCK_BYTES];
-
-	for (uint64_t i = 0; i < length_bytes / PATTERN_BLOCK_BYTES; i++) {
-		if (pattern_is_zero(seed, first_block + i))
-			continue;
-		pattern_write(block, seed, first_block + i, 0);
-		if (pwrite(fd, block, sizeof(block), i * sizeof(block)) < 0)
-			give_up("cannot write the image", errno);
-	}
-}
-
 static void write_image(const struct options *options)
 {
 	int fd = open(options->write_image, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	char block[PATTERN_BLOCK_BYTES];
 
 	if (fd < 0 || ftruncate(fd, options->mib * MIB) < 0)
 		give_up(options->write_image, errno);
-	write_blocks(fd, options->seed, 0, options->mib * MIB);
+	for (uint64_t i = 0; i < options->mib * MIB / PATTERN_BLOCK_BYTES; i++) {
+		if (pattern_is_zero(options->seed, i))
+			continue;
+		pattern_write(block, options->seed, i, 0);
+		if (pwrite(fd, block, sizeof(block), i * sizeof(block)) < 0)
+			give_up("cannot write the image", errno);
+	}
 	close(fd);
 }
 
@@ -331,6 +326,13 @@ static void discard_page(struct toy *toy, struct memory *memory, uint64_t page)
 	count(&toy->n_discarded, 1);
 }
 
+static bool is_hurried(void)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1);
+}
+
 static void visit_first(struct toy *toy, struct memory *memory, uint64_t page)
 {
 	uint64_t n_pages = memory->length_bytes / toy->page_bytes;
@@ -342,7 +344,7 @@ static void visit_first(struct toy *toy, struct memory *memory, uint64_t page)
 		discard_page(toy, memory, page);
 	if (__atomic_add_fetch(&toy->n_visited, 1, __ATOMIC_RELAXED) == (n_pages + 1) / 2)
 		signal_fd(toy->half_fd);
-	if (toy->options.pause_us)
+	if (toy->options.pause_us && !is_hurried())
 		usleep(toy->options.pause_us);
 }
 
@@ -572,8 +574,12 @@ int main(int argc, char **argv)
 				   .n_threads = 4,
 				   .is_random = true,
 				   .has_client = true };
+	sigset_t hurry;
 	int option;
 
+	sigemptyset(&hurry);
+	sigaddset(&hurry, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &hurry, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		take_option(&options, option);

@@ -349,7 +349,7 @@ START_TEST(a_complete_memory_outlives_the_daemon_with_its_holes)
 	loop_until(&scene, is_back, &scene);
 	if (ram.kind != ANON)
 		expect_zero(&ram, 0, page);
-	for (uint64_t i = page / BLOCK; i < N_BLOCKS; i++)
+	for (uint64_t i = page / BLOCK; i < ram_n_blocks(&ram); i++)
 		expect_block(&ram, i, 0);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 }

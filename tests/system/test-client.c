@@ -27,7 +27,7 @@ START_TEST(bytes_that_are_in_the_file_already_are_only_mapped)
 	char block[BLOCK];
 
 	scene_init(&scene);
-	for (uint64_t i = 0; i < N_BLOCKS; i++) {
+	for (uint64_t i = 0; i < ram_n_blocks(&ram); i++) {
 		pattern_write(block, SEED, i, 0);
 		ck_assert_int_eq(pwrite(ram.backing, block, BLOCK, (off_t)(i * BLOCK)), BLOCK);
 	}
@@ -69,8 +69,8 @@ START_TEST(a_removed_mapping_is_no_longer_paged_and_the_rest_is)
 	describe(&scene, &more, "more", "file:");
 	EXPECT_OK(&scene, ufd_client_attach(scene.client));
 	expect_block(&more, 0, 0);
-	EXPECT_OK(&scene, ufd_client_remove_region(scene.client, more.bytes, LENGTH));
-	expect_zero(&more, LENGTH / 2, more.page_bytes);
+	EXPECT_OK(&scene, ufd_client_remove_region(scene.client, more.bytes, more.length));
+	expect_zero(&more, more.length / 2, more.page_bytes);
 	ck_assert_int_eq(ufd_client_note_discard(scene.client, "more", 0, more.page_bytes),
 			 -ENOENT);
 	expect_all(&ram);
@@ -89,7 +89,7 @@ START_TEST(a_memory_that_comes_back_under_its_name_is_a_new_one)
 	describe(&scene, &dimm, "dimm", "file:");
 	EXPECT_OK(&scene, ufd_client_attach(scene.client));
 	expect_all(&dimm);
-	EXPECT_OK(&scene, ufd_client_remove_region(scene.client, dimm.bytes, LENGTH));
+	EXPECT_OK(&scene, ufd_client_remove_region(scene.client, dimm.bytes, dimm.length));
 	describe(&scene, &next, "dimm", "file:");
 	expect_all(&next);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
@@ -112,7 +112,7 @@ START_TEST(discarded_bytes_are_zero_whether_they_were_fetched_or_not)
 	expect_block(&ram, 3 * page / BLOCK, 0);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 	expect_zero(&ram, page, 2 * page);
-	expect_block(&ram, N_BLOCKS - 1, 0);
+	expect_block(&ram, ram_n_blocks(&ram) - 1, 0);
 }
 END_TEST
 
@@ -153,7 +153,7 @@ START_TEST(a_detached_guest_attaches_again_as_it_is)
 				 0);
 	EXPECT_OK(&scene, ufd_client_attach(scene.client));
 	expect_zero(&ram, 0, page);
-	for (uint64_t i = page / BLOCK; i < N_BLOCKS; i++)
+	for (uint64_t i = page / BLOCK; i < ram_n_blocks(&ram); i++)
 		expect_block(&ram, i, 0);
 	EXPECT_OK(&scene, ufd_client_detach(scene.client, NULL));
 }
@@ -171,7 +171,7 @@ START_TEST(a_name_is_given_once)
 	UFD_OPTS(ufd_client_opts, opts, .guest = "g", .socket_path = scene.socket,
 		 .flags = UFD_CLIENT_USER_MODE);
 	UFD_OPTS(ufd_client_memory_opts, memory, .name = "ram", .source = "zero",
-		 .address = other.bytes, .length = LENGTH);
+		 .address = other.bytes, .length = other.length);
 	ck_assert_int_eq(ufd_client_new(&second, &opts, NULL), 0);
 	ck_assert_int_eq(ufd_client_add_memory(second, &memory), 0);
 	ck_assert_int_eq(ufd_client_attach(second), -EEXIST);

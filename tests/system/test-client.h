@@ -23,7 +23,7 @@
 
 #define SEED	  UINT64_C(20)
 #define BLOCK	  PATTERN_BLOCK_BYTES
-#define LENGTH	  (16 * MIB)
+#define LENGTH	  (16 * MIB) /* of the image, and of a memory of huge pages */
 #define N_BLOCKS  (LENGTH / BLOCK)
 #define N_THREADS 4
 #define PATIENCE  (20 * NSEC_PER_SEC)
@@ -183,18 +183,25 @@ struct ram {
 	char *bytes;
 	int backing; /* -EBADF for anonymous memory */
 	uint64_t page_bytes;
+	uint64_t length;
 };
+
+static inline uint64_t ram_n_blocks(const struct ram *ram)
+{
+	return ram->length / BLOCK;
+}
 
 static inline void ram_done(struct ram *ram)
 {
-	munmap(ram->bytes, LENGTH);
+	munmap(ram->bytes, ram->length);
 	closep(&ram->backing);
 }
 
 /* Memory of some kind, mapped but not described. */
 static inline struct ram map_ram(enum kind kind)
 {
-	struct ram ram = { .kind = kind, .backing = -EBADF };
+	bool is_short = getenv("UFD_TEST_SHORT") && kind != HUGETLB;
+	struct ram ram = { .kind = kind, .backing = -EBADF, .length = is_short ? 4 * MIB : LENGTH };
 	int flags = kind == ANON ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 
 	ram.page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -205,9 +212,9 @@ static inline struct ram map_ram(enum kind kind)
 	if (kind != ANON) {
 		ram.backing = memfd_create("ram",
 					   MFD_CLOEXEC | (kind == HUGETLB ? MFD_HUGETLB : 0));
-		ck_assert_int_eq(ftruncate(ram.backing, LENGTH), 0);
+		ck_assert_int_eq(ftruncate(ram.backing, (off_t)ram.length), 0);
 	}
-	ram.bytes = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, ram.backing, 0);
+	ram.bytes = mmap(NULL, ram.length, PROT_READ | PROT_WRITE, flags, ram.backing, 0);
 	ck_assert_ptr_ne(ram.bytes, MAP_FAILED);
 	return ram;
 }
@@ -216,7 +223,7 @@ static inline void describe(struct scene *scene, const struct ram *ram, const ch
 			    const char *source)
 {
 	UFD_OPTS(ufd_client_memory_opts, opts, .name = name, .source = source,
-		 .address = ram->bytes, .length = LENGTH, .backing = ram->backing,
+		 .address = ram->bytes, .length = ram->length, .backing = ram->backing,
 		 .source_fd = strcmp(source, "file:") == 0 ? scene->image : 0);
 
 	EXPECT_OK(scene, ufd_client_add_memory(scene->client, &opts));
@@ -237,7 +244,7 @@ static inline void expect_zero(const struct ram *ram, uint64_t offset, uint64_t 
 
 static inline void expect_all(const struct ram *ram)
 {
-	for (uint64_t i = 0; i < N_BLOCKS; i++)
+	for (uint64_t i = 0; i < ram_n_blocks(ram); i++)
 		expect_block(ram, i, 0);
 }
 
@@ -272,10 +279,11 @@ static inline void *run_vcpu(void *argument)
 {
 	struct vcpu *vcpu = argument;
 	struct vcpus *vcpus = vcpu->vcpus;
+	uint64_t n_blocks = ram_n_blocks(vcpus->ram);
 
-	for (uint64_t i = 0; i < N_BLOCKS; i++) {
+	for (uint64_t i = 0; i < n_blocks; i++) {
 		uint64_t block = (vcpu->first_block + i * 1021) %
-				 N_BLOCKS; /* a prime: all of them */
+				 n_blocks; /* a prime: all of them */
 		const char *at = vcpus->ram->bytes + block * BLOCK;
 
 		vcpus->n_wrong += !pattern_is_right(at, SEED, block, 0);
@@ -292,7 +300,7 @@ static inline void start_vcpus(struct vcpus *vcpus, const struct ram *ram)
 	for (unsigned int i = 0; i < N_THREADS; i++) {
 		struct vcpu *vcpu = malloc(sizeof(*vcpu));
 
-		*vcpu = (struct vcpu){ vcpus, i * N_BLOCKS / N_THREADS };
+		*vcpu = (struct vcpu){ vcpus, i * ram_n_blocks(ram) / N_THREADS };
 		ck_assert_int_eq(pthread_create(&vcpus->threads[i], NULL, run_vcpu, vcpu), 0);
 	}
 }
@@ -332,6 +340,6 @@ static inline void join_vcpus(struct scene *scene, struct vcpus *vcpus)
 	loop_until(scene, have_stopped, vcpus);
 	for (unsigned int i = 0; i < N_THREADS; i++)
 		pthread_join(vcpus->threads[i], NULL);
-	ck_assert_uint_eq(vcpus->n_compared, N_THREADS * N_BLOCKS);
+	ck_assert_uint_eq(vcpus->n_compared, N_THREADS * ram_n_blocks(vcpus->ram));
 	ck_assert_uint_eq(vcpus->n_wrong, 0);
 }

@@ -87,7 +87,7 @@ end_hang() {
 test_refused_programs() {
 	local name
 
-	guest_start bystander --socket "$UFD_SOCKET" --write --pause-us 5000 &&
+	guest_start bystander --socket "$UFD_SOCKET" --write --pause-us 200000 && # until it is hurried
 		guest_wait_line bystander ATTACHED 20
 	tap "a guest that must not notice" $?
 
@@ -123,6 +123,7 @@ test_failing_execution() {
 		[ "$(status started_ns)" != "$before" ] && [ "$(status guests)" = 1 ] &&
 		[ "$(status uncommitted)" = false ]
 	tap "what cannot be executed after all is told, and the program that ran goes on" $?
+	guest_hurry bystander
 	guest_finish bystander 60
 	tap "the guest has noticed nothing" $?
 	log=$SCRATCH/log

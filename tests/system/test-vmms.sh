@@ -4,6 +4,7 @@
 . "${SOURCE_ROOT:?}/tests/support/tap.sh"
 
 MIB=64
+[ -z "${UFD_TEST_SHORT:-}" ] || MIB=8
 TOY=$BUILD/tests/support/toy-vmm
 KVM=$BUILD/tests/support/kvm-vmm
 log=$SCRATCH/log
@@ -58,7 +59,7 @@ test_toys() {
 		done
 		toy "$memory, sequential, background, discards" --memory $memory --order sequential \
 			--background --discard
-		toy "$memory, memory added meanwhile" --memory $memory --hot-mib 16 --write
+		toy "$memory, memory added meanwhile" --memory $memory --hot-mib $((MIB / 4)) --write
 	done
 	toy "user-mode-only userfaultfd" --user-mode --write
 }
@@ -66,7 +67,7 @@ test_toys() {
 # The comparison itself must be able to fail.
 test_damage() {
 	cp "$SCRATCH/image" "$SCRATCH/damaged"
-	printf x | dd of="$SCRATCH/damaged" bs=1 seek=$((33 * 1024 * 1024 + 77)) conv=notrunc status=none
+	printf x | dd of="$SCRATCH/damaged" bs=1 seek=$((MIB / 2 * 1024 * 1024 + 77)) conv=notrunc status=none
 	run "$TOY" --image "$SCRATCH/damaged"
 	[ $? -eq 1 ] && [ "$(counted wrong_pages)" = 2 ] # in each of both rounds
 	tap "a damaged image is noticed" $?
@@ -92,7 +93,7 @@ test_killed_daemon() {
 	mkfifo "$SCRATCH/out" && exec {toy_out}<>"$SCRATCH/out"
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	process_start toy "$log" bash -c 'exec "$@" >"$0"' "$SCRATCH/out" "$TOY" --socket "$UFD_SOCKET" \
-		--name killed --mib "$MIB" --image "$SCRATCH/image" --write --pause-us 100 "$@"
+		--name killed --mib "$MIB" --image "$SCRATCH/image" --write --pause-us $((6400 / MIB)) "$@"
 	next_line HALF 60
 	process_kill ufdd
 	start_ufdd
@@ -126,7 +127,7 @@ test_kvm() {
 	kvm "kvm: two vCPUs" --vcpus 2
 
 	cp "$SCRATCH/kvm-image" "$SCRATCH/kvm-damaged"
-	printf x | dd of="$SCRATCH/kvm-damaged" bs=1 seek=$((17 * 1024 * 1024)) conv=notrunc status=none
+	printf x | dd of="$SCRATCH/kvm-damaged" bs=1 seek=$((MIB / 4 * 1024 * 1024)) conv=notrunc status=none
 	run "$KVM" --image "$SCRATCH/kvm-damaged" --step 64
 	case $? in
 	77) tap "kvm: a damaged image is noticed" 77 ;;
