@@ -24,6 +24,9 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define PR_SYS_DISPATCH_ON	     1
 #endif
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
+#endif
 
 static void end(pid_t pid)
 {
@@ -203,12 +206,31 @@ static void intercept_calls(void)
 		_exit(1);
 }
 
+/* The kernel says so only of a process that is traced and stopped. */
+static bool can_tell_who_intercepts(void)
+{
+	uint64_t config[4];
+	pid_t pid = fork();
+	bool can_tell;
+
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	can_tell = ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, pid, sizeof(config), config) ==
+		   0;
+	end(pid);
+	return can_tell;
+}
+
 START_TEST(a_process_that_intercepts_its_calls)
 {
 	struct busy busy;
 
-	if (ptrace(0x4211, getpid(), NULL, NULL) < 0 && errno == EIO)
-		unit_skip("needs Linux 6.4");
+	if (!can_tell_who_intercepts())
+		unit_skip("needs PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG (Linux 6.4)");
 	busy_start(&busy, BUSY_PPOLL, true, intercept_calls);
 	expect_refusal(busy.pid, &attach_opts, "syscall user dispatch");
 	busy_done(&busy);
