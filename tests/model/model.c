@@ -8,7 +8,7 @@
  * a failure prints: with it, and the number of steps, the failing episode comes again as the first.
  * --expect-failure is for mutants: success is to be caught. --coverage N: every cell of the decision
  * table must have been met N times. --trace N: a failure prints its last N steps (default 50).
- * UFD_TEST_SHORT=1 and UFD_TEST_LONG=1 change the number of steps.
+ * UFD_TEST_SHORT=1 and UFD_TEST_LONG=1 change the number of steps; UFD_MODEL_STEPS=N bounds it.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -48,6 +48,15 @@ static bool is_set(const char *name)
 	return value && strcmp(value, "1") == 0;
 }
 
+/* Without --steps. */
+static uint64_t usual_steps(void)
+{
+	const char *bound = getenv("UFD_MODEL_STEPS");
+	uint64_t n_steps = is_set("UFD_TEST_LONG") ? STEPS_LONG : STEPS_CI;
+
+	return bound ? min_u64(n_steps, number(bound)) : n_steps;
+}
+
 static int report(uint64_t n_steps, uint64_t n_wanted)
 {
 	unsigned int n_short = coverage_report(n_wanted);
@@ -63,7 +72,7 @@ static int report(uint64_t n_steps, uint64_t n_wanted)
 int main(int argc, char **argv)
 {
 	uint64_t seed = (uint64_t)time(NULL), n_wanted = 0, step;
-	uint64_t n_steps = is_set("UFD_TEST_LONG") ? STEPS_LONG : STEPS_CI;
+	uint64_t n_steps = usual_steps();
 	bool is_failure_wanted = false;
 	int option;
 

@@ -9,6 +9,8 @@ NEXT=$BUILD/tests/support/ufdd-next
 LOAD=$BUILD/tests/support/upgrade-load
 log=$SCRATCH/log
 STATE=
+n_rounds=20	# of upgrades under load; half of them even, too
+[ -z "${UFD_TEST_SHORT:-}" ] || n_rounds=8
 export UFDD_ATTACH=$BUILD/daemon/attach/ufdd-attach	# a program from elsewhere has none beside it
 
 ctl() {
@@ -196,11 +198,13 @@ begin_signals() {
 }
 
 test_load() {
+	local n=$n_rounds
+
 	start_ufdd && begin_signals &&
-		load "20 upgrades and ways back under load, without a store, and signals at any moment" --rounds 20
+		load "$n upgrades and ways back under load, without a store, and signals at any moment" --rounds $n
 	process_kill signals
 	end_daemon
-	daemon && load "20 upgrades and ways back under load, with a state directory" --rounds 20 && end_daemon
+	daemon && load "$n upgrades and ways back under load, with a state directory" --rounds $n && end_daemon
 }
 
 # A daemon that is started anew whenever it is killed.
@@ -209,7 +213,7 @@ test_load_killed() {
 		while :; do setpriv --pdeathsig KILL "$@" & wait $!; done' \
 		keeper "$UFDD" --socket "$UFD_SOCKET" --state-dir "$STATE"
 	wait_for_socket keeper "$UFD_SOCKET" 20
-	load "each killed as soon as it has taken over" --rounds 10 --kill
+	load "each killed as soon as it has taken over" --rounds $((n_rounds / 2)) --kill
 	process_kill keeper TERM
 }
 
