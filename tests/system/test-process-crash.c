@@ -139,8 +139,10 @@ START_TEST(a_target_survives_the_death_of_ufdd_at_any_moment)
 		ck_assert_int_ge(ufdd, 0);
 		if (ufdd == 0)
 			play_ufdd(busy.pid, n_attached);
-		kill_ns = rand_r(&seed) % (2 * cycle_ns) % NSEC_PER_SEC;
-		nanosleep(&(struct timespec){ .tv_nsec = kill_ns }, NULL);
+		kill_ns = (uint64_t)(2.0 * (double)cycle_ns * rand_r(&seed) / RAND_MAX);
+		nanosleep(&(struct timespec){ (time_t)(kill_ns / NSEC_PER_SEC),
+					      (long)(kill_ns % NSEC_PER_SEC) },
+			  NULL);
 		kill(ufdd, SIGKILL);
 		ck_assert_int_eq(waitpid(ufdd, NULL, 0), ufdd);
 		await_settled(busy.pid, n_all, n_uffds + 1);
