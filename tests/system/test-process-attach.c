@@ -24,6 +24,11 @@
 #include "support/target-busy.h"
 #include "support/unit.h"
 
+static bool is_short(void)
+{
+	return getenv("UFD_TEST_SHORT") != NULL;
+}
+
 /* 7 rows of 43 cycles: every kind of call gets interrupted, in the main thread and in others. */
 START_TEST(three_hundred_cycles_disturb_nothing)
 {
@@ -33,7 +38,7 @@ START_TEST(three_hundred_cycles_disturb_nothing)
 
 	busy_start(&busy, _i, false, NULL);
 	before = list_fds_of(busy.pid, &n);
-	attach_cycles(busy.pid, 43);
+	attach_cycles(busy.pid, is_short() ? 8 : 43);
 	busy_check(&busy);
 	after = list_fds_of(busy.pid, &n);
 	ck_assert_str_eq(before, after);
@@ -47,7 +52,7 @@ START_TEST(a_lone_thread_is_not_disturbed)
 	struct busy busy;
 
 	busy_start(&busy, _i, true, NULL);
-	attach_cycles(busy.pid, 10);
+	attach_cycles(busy.pid, is_short() ? 3 : 10);
 	busy_done(&busy);
 }
 END_TEST
