@@ -9,6 +9,7 @@
 
 #include "attach/others.h"
 #include "kernel/features.h"
+#include "kernel/proc-maps.h"
 #include "kernel/uapi.h"
 #include "kernel/uffd.h"
 #include "refusal.h"
@@ -27,7 +28,22 @@ static uint32_t choose_track(const struct settings *settings, int uffd)
 	return features & UFFD_FEATURE_WP_ASYNC ? UFD_TRACK_SCAN : UFD_TRACK_WP;
 }
 
-static int new_engine_guest(struct paging *paging, int uffd, struct refusal *refusal)
+/*
+ * Did somebody serve it before us, so that threads may wait there? What is not said is taken for no: most
+ * come with nothing registered.
+ */
+static bool is_registered(const struct plan *plan, pid_t pid)
+{
+	struct proc_map_flags flags;
+
+	for (size_t i = 0; i < plan->n_mappings; i++)
+		if (proc_map_flags(pid, (struct hva){ plan->mappings[i].address }, &flags) == 0 &&
+		    (flags.is_uffd_missing || flags.is_uffd_minor || flags.is_uffd_wp))
+			return true;
+	return false;
+}
+
+static int new_engine_guest(struct paging *paging, int uffd, bool may_run, struct refusal *refusal)
 {
 	UFD_OPTS(ufd_pager_guest_opts, opts);
 	struct ufd_pager_guest *guest;
@@ -38,6 +54,7 @@ static int new_engine_guest(struct paging *paging, int uffd, struct refusal *ref
 	opts.other_mappers = paging->settings.other_mappers == SETTINGS_OTHERS_EAGER
 				     ? UFD_OTHERS_EAGER
 				     : UFD_OTHERS_REFUSE;
+	opts.may_run = may_run;
 	r = ufd_pager_guest_new(paging->engine->pager, &guest, paging->name, &opts);
 	if (r < 0)
 		return refusal_set_errno(refusal, r, "guest `%s`: %s", paging->name, strerror(-r));
@@ -105,12 +122,13 @@ static int start(struct paging *paging, struct refusal *refusal)
 int arrival_prepare(struct paging *paging, const struct plan *plan, pid_t pid, int uffd,
 		    struct refusal *refusal)
 {
+	bool may_run = uffd >= 0 && is_registered(plan, pid);
 	int r;
 
 	paging_lock(paging);
 	r = paging_admit(paging, plan, pid, refusal);
 	if (r == 0)
-		r = new_engine_guest(paging, uffd, refusal);
+		r = new_engine_guest(paging, uffd, may_run, refusal);
 	paging_unlock(paging);
 	return r;
 }

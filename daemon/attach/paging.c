@@ -356,8 +356,12 @@ int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job 
 
 bool paging_may_run_already(const struct paging *paging)
 {
-	return paging->settings.populated == UFD_POPULATED_KEEP && paging->n_mappers > 0 &&
-	       paging->mappers[0].attachment.uffd < 0;
+	struct ufd_pager_guest_opts opts = { .size = sizeof(opts) };
+
+	if (!paging->guest || !paging->n_mappers || paging->mappers[0].attachment.uffd >= 0)
+		return false;
+	ufd_pager_guest_get_opts(paging->guest, &opts);
+	return opts.may_run || opts.populated == UFD_POPULATED_KEEP;
 }
 
 void paging_take_down(struct paging *paging)

@@ -150,8 +150,8 @@ int paging_attach_process(struct paging *paging, pid_t pid, struct process_opts 
 int paging_finish(struct paging *paging, uint64_t deadline_ns, const struct job *job);
 
 /*
- * May it be that its processes run already, while it does not serve? One of populated=keep ran before:
- * the process holds the userfaultfd, and threads may wait where the kernel has the ranges registered. To
+ * May it be that its processes run already, while it does not serve? One of populated=keep ran before, and so
+ * may one that came with registered ranges: the process holds the userfaultfd, and threads may wait there. To
  * unregister would show them zeros. What does not come is left as it is, for the next attempt.
  */
 bool paging_may_run_already(const struct paging *paging);

@@ -194,7 +194,7 @@ enum ufd_populated {
  * @no_background:	1: fill only what is demanded or prefetched
  * @cpu:		1 + the CPU the demand thread stays on, 0 is anywhere
  * @nice:		nice value of the demand thread; needs CAP_SYS_NICE below 0, else it stays 0
- * @reserved:		0
+ * @may_run:		1: its processes run already, with ranges registered, as UFD_POPULATED_KEEP implies
  */
 struct ufd_pager_guest_opts {
 	size_t size;
@@ -209,7 +209,7 @@ struct ufd_pager_guest_opts {
 	uint32_t no_background;
 	uint32_t cpu;
 	int32_t nice;
-	uint32_t reserved;
+	uint32_t may_run;
 };
 #define UFD_NO_WINDOW UINT64_MAX
 
@@ -303,7 +303,7 @@ int ufd_pager_guest_add_memory(struct ufd_pager_guest *guest,
  *
  * Registers the range; with the memory's first mapping of an offset, absence is proved there as
  * the guest's option populated says. Faults raised meanwhile wait. After an error the range is not
- * registered; but with UFD_POPULATED_KEEP it may be before the start, for a process that ran with it
+ * registered; but with UFD_POPULATED_KEEP or may_run it may be before the start, for a process that ran with it
  * before has threads that wait there. Blocks.
  * Return: 0, -EINVAL (alignment, length), -EEXIST (overlaps another mapping, or shows pages of an
  *	   anonymous or private memory that another one shows already), -EBUSY (another

@@ -26,7 +26,7 @@ int paged_load_opts(struct ufd_pager_guest_opts *opts, const struct ufd_pager_gu
 		return r;
 	if (opts->policy > UFD_POLICY_KILL || opts->track > UFD_TRACK_WP ||
 	    opts->other_mappers > UFD_OTHERS_IGNORE || opts->populated > UFD_POPULATED_KEEP ||
-	    opts->cpu > 1024 || opts->reserved)
+	    opts->cpu > 1024 || opts->may_run > 1)
 		return -EINVAL;
 	if (opts->window_bytes == 0)
 		opts->window_bytes = WINDOW_DEFAULT_BYTES;

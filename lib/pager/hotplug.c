@@ -424,6 +424,11 @@ bool mapping_is_private_and_shown(const struct guest_view *view, const struct ma
 	return false;
 }
 
+static bool may_run(const struct ufd_pager_guest_opts *opts)
+{
+	return opts->may_run || opts->populated == UFD_POPULATED_KEEP;
+}
+
 static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, uint64_t *ret_offset)
 {
 	struct guest_view *old;
@@ -460,7 +465,7 @@ static int mapping_add(struct ufd_pager_guest *paged, struct mapping *wanted, ui
 	if (r < 0) {
 		mapping->stage = MAPPING_ARRIVING; /* as it is recorded, whatever went wrong */
 		/* who ran before waits there, and would read zeros */
-		if (!paged_demand(paged) && paged->opts.populated == UFD_POPULATED_KEEP)
+		if (!paged_demand(paged) && may_run(&paged->opts))
 			mapping_forget(paged, mapping);
 		else
 			(void)mapping_withdraw(paged, mapping);

@@ -2,6 +2,9 @@
 /* Attach of io.ufd.guest, spoken raw: what a good call does, and whose memory it may be. */
 #include "test-rpc-vmm.h"
 
+#include <poll.h>
+#include <pthread.h>
+
 #include "kernel/proc-maps.h"
 
 START_TEST(a_guest_is_served_shown_and_let_go)
@@ -191,6 +194,48 @@ START_TEST(a_guest_with_a_copy_of_its_userfaultfd_is_left_waiting)
 	ck_assert_int_eq(proc_map_flags(getpid(), (struct hva){ (uintptr_t)vmm.bytes }, &flags), 0);
 	ck_assert(flags.is_uffd_missing);
 	vmm_end_with(&vmm, 0);
+}
+END_TEST
+
+static void *load_byte(void *at)
+{
+	return (void *)(uintptr_t) * (volatile unsigned char *)at;
+}
+
+/*
+ * A ufdd that forgot the guest is gone, and a thread waits. Who hands over anew and says that nothing may be there
+ * is refused; to let the range go then would show zeros to the thread.
+ */
+START_TEST(who_waits_already_is_not_let_go_by_a_refusal)
+{
+	struct pollfd fault = { .events = POLLIN };
+	json_t *again, *parameters;
+	uint64_t ioctls;
+	pthread_t waiter;
+	void *byte = NULL;
+	struct vmm vmm;
+
+	vmm_begin(&vmm);
+	ck_assert_int_eq(pwrite(vmm.fds[FD_MEMORY], "\4", 1, 3 * PAGE), 1);
+	ck_assert_int_eq(uffd_register(vmm.fds[FD_UFFD],
+				       (struct hva_range){ { (uintptr_t)vmm.bytes }, LENGTH },
+				       UFFD_MODE_MISSING, &ioctls),
+			 0);
+	ck_assert_int_eq(pthread_create(&waiter, NULL, load_byte, vmm.bytes + 5 * PAGE), 0);
+	fault.fd = vmm.fds[FD_UFFD];
+	ck_assert_int_eq(poll(&fault, 1, 20000), 1);
+	service_expect(vmm.client, "a page is there", "io.ufd.guest.Attach", good_call(&vmm),
+		       vmm.fds, N_FDS, "io.ufd.guest.NotEmpty", NULL);
+
+	again = good_call(&vmm);
+	parameters = json_object_get(again, "settings");
+	json_object_set_new(parameters, "populated", json_string("keep"));
+	json_decref(service_ask(vmm.client, "io.ufd.guest.Attach", again, vmm.fds, N_FDS));
+	ck_assert_int_eq(pthread_join(waiter, &byte), 0);
+	ck_assert_uint_eq((uintptr_t)byte, 6);
+	ck_assert_uint_eq(vmm.bytes[0], 1);
+	ck_assert_uint_eq(vmm.bytes[3 * PAGE], 4);
+	vmm_end(&vmm);
 }
 END_TEST
 
@@ -421,6 +466,7 @@ int main(void)
 				UNIT(detach_without_populate_wants_a_complete_guest),
 				UNIT(memory_that_vanished_holds_nobody_up),
 				UNIT(a_guest_with_a_copy_of_its_userfaultfd_is_left_waiting),
+				UNIT(who_waits_already_is_not_let_go_by_a_refusal),
 				UNIT(a_name_serves_one_guest),
 				UNIT(a_userfaultfd_of_another_process_is_found_out),
 				UNIT(another_mapper_is_named_or_served),
