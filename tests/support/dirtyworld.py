@@ -18,6 +18,16 @@ PAGES = MIB * 256
 folders = []
 
 
+def trackers():
+    """The usual one first; without what scan needs that is skipped, and everybody is tracked by faults."""
+    ran = subprocess.run([UFDCTL, "probe", "--json", "--only", "host.wp-async", "host.pagemap-scan"],
+                         capture_output=True, text=True, timeout=60, check=False, preexec_fn=die_with_parent)
+    can = [tried["detail"] for tried in json.loads(ran.stdout)["checks"]] == ["yes", "yes"]
+    if not can:
+        skip("scan", "needs WP_ASYNC and PAGEMAP_SCAN (Linux 6.7)")
+    return ("scan", "wp") if can else ("wp",)
+
+
 class World:
     """A folder on a tmpfs and a daemon that keeps its state there."""
 

@@ -28,6 +28,7 @@ SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 chance = random.Random(SEED)
 print(f"# SEED={SEED}", flush=True)
 
+TRACKERS = dirtyworld.trackers()
 SEALS = 0xf  # SEAL, SHRINK, GROW, WRITE
 
 
@@ -494,7 +495,7 @@ def others(world):
 def tool(world):
     vmm = client_vmm(world, name="t")
     run = world.ctl("dirty", "start", "t")
-    check("ufdctl starts", run.returncode == 0 and "Tracker: scan" in run.stdout, run)
+    check("ufdctl starts", run.returncode == 0 and f"Tracker: {TRACKERS[0]}" in run.stdout, run)
     vmm.write(2, 3, 500)
     run = world.ctl("dirty", "read", "t")
     check("and reads ranges", run.stdout == f"ram {2 * PAGE} {2 * PAGE}\nram {500 * PAGE} {PAGE}\n"
@@ -519,7 +520,7 @@ def tool(world):
         check(f"dirty {' '.join(words)} is status {status}", run.returncode == status
               and text in run.stderr, run)
     run = world.ctl("guest", "show", "t")
-    check("guest show has tracker and consumers", "TRACKER: scan" in run.stdout
+    check("guest show has tracker and consumers", f"TRACKER: {TRACKERS[0]}" in run.stdout
           and "1 consumers listed." in run.stdout, run)
     live(world, vmm)
     world.dirty("Start", "t", consumer="a\x1b[2J")
@@ -566,12 +567,12 @@ def main():
             globals()[name](world)
         world.end()
         return
-    for track in ("scan", "wp"):
+    for track in TRACKERS:
         epochs(track)
     answers()
     from_the_first_fill()
     told_at_once()
-    for track in ("scan", "wp"):
+    for track in TRACKERS:
         deaths(track)
     world = World()
     tool(world)
