@@ -5,6 +5,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -89,8 +90,9 @@ static void try_readers(struct probe_run *run)
 		poll(NULL, 0, 1);
 	}
 	probe_answer(run, "%s", n == N ? "each once" : n < N ? "some lost" : "some twice");
-	probe_detail(run, "two readers got %u and %u messages of %d faults", readers[0]->n_missing,
-		     readers[1]->n_missing, N);
+	probe_detail(run, "two readers got %u and %u messages of %d faults",
+		     __atomic_load_n(&readers[0]->n_missing, __ATOMIC_RELAXED),
+		     __atomic_load_n(&readers[1]->n_missing, __ATOMIC_RELAXED), N);
 }
 
 /* ---- in which order -------------------------------------------------------------------------- */
@@ -136,11 +138,11 @@ static void try_resolved(struct probe_run *run)
 
 /* ---- signals --------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t n_signals;
+static atomic_uint n_signals;
 
 static void count_signal(int number)
 {
-	n_signals++;
+	atomic_fetch_add(&n_signals, 1);
 }
 
 static void send_signal(struct probe_run *run, const struct lab_thread *thread)

@@ -53,15 +53,20 @@ def differing(world, one, other):
     return json.loads(done.stdout)["differ_bytes"] if done.stdout else done.stderr
 
 
-def job_nices(world):
-    """How the threads of jobs are scheduled: those that have the daemon's name, but for its first one."""
-    found = []
-    for task in os.listdir(f"/proc/{world.daemon.pid}/task"):
-        with open(f"/proc/{world.daemon.pid}/task/{task}/stat", encoding="ascii") as file:
+def threads_of(pid):
+    """Name, nice value and start, in ticks, of each."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as file:
             name, rest = file.read().rsplit(")", 1)
-        if int(task) != world.daemon.pid and name.endswith("(ufdd"):
-            found.append(int(rest.split()[16]))
-    return found
+        yield name.partition("(")[2], int(rest.split()[16]), int(rest.split()[19])
+
+
+def job_nices(world):
+    """How the threads of jobs are scheduled: those that have the daemon's name, and are younger. (A sanitizer has one of its
+    own from the beginning on.)"""
+    threads = list(threads_of(world.daemon.pid))
+    born = min(start for _, _, start in threads)
+    return [nice for name, nice, start in threads if name == "ufdd" and start > born + 5]
 
 
 def held_at(world, guest, command, nice, name, **parameters):
