@@ -57,10 +57,11 @@ END_TEST
 START_TEST(a_file_open_with_o_direct_is_found)
 {
 	char path[] = "direct-XXXXXX";
-	_cleanup_(closep) int plain = mkstemp(path);
-	_cleanup_(closep) int direct = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	_cleanup_(closep) int direct = -EBADF;
 	struct proc_hazards hazards;
 
+	close(mkstemp(path));
+	direct = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	unlink(path);
 	if (direct < 0)
 		unit_skip("no O_DIRECT on this file system");
