@@ -13,9 +13,19 @@ GUEST_BACKEND=		# more options of the memory backend, such as `,hugetlb=on`
 
 # Debian's kernel for virtual machines, unpacked and not installed, and our init as the whole initrd.
 guest_prepare() {
+	local lock is_there=false
+
+	mkdir -p "$BUILD/guest" && exec {lock}>"$BUILD/guest/lock" || return 1
+	# Tests run side by side: the first of them fetches the kernel for all.
+	flock "$lock"
+	guest_make_files && is_there=true
+	exec {lock}>&-
+	$is_there
+}
+
+guest_make_files() {
 	local directory=$BUILD/guest image
 
-	mkdir -p "$directory" || return 1
 	# Any build directory's will do: it is the same file.
 	GUEST_KERNEL=$(ls "$directory"/vmlinuz-* build*/guest/vmlinuz-* 2>/dev/null | head -n 1)
 	if [ ! -f "$GUEST_KERNEL" ]; then
