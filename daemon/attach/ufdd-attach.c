@@ -38,15 +38,20 @@ static uint64_t after_s(uint64_t seconds)
 	return clock_now_ns() + seconds * NSEC_PER_SEC;
 }
 
-/* SIGCHLD is waited for by sigtimedwait(); SIGALRM may end us, but only while that is harmless. */
+/*
+ * SIGCHLD is waited for by sigtimedwait(); SIGALRM may end us, but only while that is harmless. Signals of our own
+ * mistakes would end us blocked as well, but without a word.
+ */
 static void block_signals(void)
 {
+	static const int own[] = { SIGALRM, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
 	sigset_t blocked;
 
 	signal(SIGALRM, SIG_DFL);
 	signal(SIGCHLD, SIG_DFL);
 	sigfillset(&blocked);
-	sigdelset(&blocked, SIGALRM);
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		sigdelset(&blocked, own[i]);
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
