@@ -48,6 +48,17 @@ static bool restore_reply(const json_t *reply, void *userdata)
 	return true;
 }
 
+/* Of a Cloud Hypervisor: a method of its own, which knows nothing of QEMU or of settings. */
+static int restore_parse_offload(json_t *parameters, const json_t *settings, bool with_wait)
+{
+	if (json_object_get(parameters, "qmp") || json_object_get(parameters, "consumer") ||
+	    json_object_get(parameters, "clone") || json_object_size(settings) || with_wait)
+		return session_usage("restore: --cloud-hypervisor goes with --name, --paused and "
+				     "--inline only");
+	json_object_del(parameters, "settings");
+	return EXIT_DONE;
+}
+
 static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, int argc,
 			 char **argv)
 {
@@ -57,7 +68,9 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 		{ "consumer", required_argument, NULL, 'c' },
 		{ "wait", no_argument, NULL, 'w' },
 		{ "paused", no_argument, NULL, 'p' },
-		{ "consumer", required_argument, NULL, 'c' },
+		{ "cloud-hypervisor", required_argument, NULL, 'H' },
+		{ "resume", no_argument, NULL, 'r' },
+		{ "inline", no_argument, NULL, 'i' },
 		{ "clone", no_argument, NULL, 'k' },
 		SETTING_OPTIONS,
 		{},
@@ -76,8 +89,12 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 			*ret_wait = true;
 		else if (value == 'p')
 			json_object_set_new(parameters, "paused", json_true());
-		else if (value == 'c')
-			json_object_set_new(parameters, "consumer", json_string(optarg));
+		else if (value == 'H')
+			json_object_set_new(parameters, "socket", path_absolute(optarg));
+		else if (value == 'r')
+			json_object_del(parameters, "paused");
+		else if (value == 'i')
+			json_object_set_new(parameters, "inline", json_true());
 		else if (value == 'k')
 			json_object_set_new(parameters, "clone", json_true());
 		else if (value >= SETTING_FIRST)
@@ -87,10 +104,22 @@ static int restore_parse(json_t *parameters, json_t *settings, bool *ret_wait, i
 		if (status)
 			return status;
 	}
-	if (argc - optind != 1 || !json_object_get(parameters, "qmp"))
-		return session_usage("restore wants DIR and --qmp SOCK");
+	if (argc - optind != 1 ||
+	    (!json_object_get(parameters, "qmp") && !json_object_get(parameters, "socket")))
+		return session_usage(
+			"restore wants DIR, and --qmp SOCK or --cloud-hypervisor SOCK");
 	json_object_set_new(parameters, "directory", path_absolute(argv[optind]));
+	if (json_object_get(parameters, "socket"))
+		return restore_parse_offload(parameters, settings, *ret_wait);
+	if (json_object_get(parameters, "inline"))
+		return session_usage("restore: --inline is for --cloud-hypervisor");
 	return EXIT_DONE;
+}
+
+static const char *method_of(const json_t *parameters)
+{
+	return json_object_get(parameters, "socket") ? "io.ufd.handoff.OffloadRestore"
+						     : "io.ufd.guest.Restore";
 }
 
 int cmd_restore(struct session *session, int argc, char **argv)
@@ -111,7 +140,7 @@ int cmd_restore(struct session *session, int argc, char **argv)
 		status = session_follow(session, "io.ufd.guest.Restore", parameters, restore_reply,
 					&restore);
 	} else {
-		status = session_call(session, "io.ufd.guest.Restore", parameters, NULL, 0,
+		status = session_call(session, method_of(parameters), parameters, NULL, 0,
 				      &restore.last);
 		if (status == EXIT_DONE)
 			restore_tell(&restore, restore.last);

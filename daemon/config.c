@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ini.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -120,6 +121,7 @@ static const struct key {
 	{ "daemon", "log-prefix", parse_bool, FIELD(log_prefix) },
 	{ "daemon", "debug", parse_debug, FIELD(debug) },
 	{ "daemon", "stop-timeout-s", parse_limit, FIELD(stop_timeout_s) },
+	{ "daemon", "experimental-dialects", parse_bool, FIELD(may_experiment) },
 	{ "limits", "connections", parse_limit, FIELD(n_connections) },
 	{ "limits", "connections-per-user", parse_limit, FIELD(n_connections_per_user) },
 	{ "limits", "backlog-bytes", parse_limit, FIELD(backlog_bytes) },
@@ -128,10 +130,75 @@ static const struct key {
 	{ "limits", "jobs-per-user", parse_limit, FIELD(n_jobs_per_user) },
 };
 
+/* ---- [handoff NAME] ---- */
+
+static int parse_text(const char *value, void *field, size_t n_field)
+{
+	if (!value[0] || strlen(value) >= n_field)
+		return -EINVAL;
+	strcpy(field, value);
+	return 0;
+}
+
+/* By name or number. */
+static int parse_user(const char *value, void *field, size_t n_field)
+{
+	const struct passwd *user = getpwnam(value);
+	uint64_t number = user ? user->pw_uid : 0;
+
+	if (!user && (settings_parse_number(value, &number) < 0 || number >= UINT32_MAX))
+		return -EINVAL;
+	memcpy(field, &number, sizeof(number));
+	return 0;
+}
+
+#define HANDOFF_FIELD(name) \
+	offsetof(struct config_handoff, name), sizeof(((struct config_handoff *)0)->name)
+static const struct key handoff_keys[] = {
+	{ "handoff", "dialect", parse_text, HANDOFF_FIELD(dialect) },
+	{ "handoff", "source", parse_text, HANDOFF_FIELD(source) },
+	{ "handoff", "name", parse_text, HANDOFF_FIELD(guest_name) },
+	{ "handoff", "owner", parse_user, HANDOFF_FIELD(owner) },
+};
+
+/* The one of this name, which is new at its first key. NULL: its name cannot be one, or there are too many. */
+static struct config_handoff *find_handoff(struct config *config, const char *name)
+{
+	struct config_handoff *handoff = config->handoffs;
+
+	for (size_t i = 0; i < config->n_handoffs; i++, handoff++)
+		if (strcmp(handoff->name, name) == 0)
+			return handoff;
+	if (!name[0] || strlen(name) >= sizeof(handoff->name) ||
+	    config->n_handoffs == CONFIG_MAX_HANDOFFS)
+		return NULL;
+	config->n_handoffs++;
+	*handoff = (struct config_handoff){ .dialect = "auto" };
+	strcpy(handoff->name, name);
+	return handoff;
+}
+
+static int set_handoff(struct config *config, const char *handoff_name, const char *name,
+		       const char *value)
+{
+	struct config_handoff *handoff = find_handoff(config, handoff_name);
+
+	if (!handoff)
+		return -EINVAL;
+	for (size_t i = 0; i < sizeof(handoff_keys) / sizeof(handoff_keys[0]); i++)
+		if (strcmp(name, handoff_keys[i].name) == 0)
+			return handoff_keys[i].parse(value,
+						     (char *)handoff + handoff_keys[i].offset,
+						     handoff_keys[i].n_bytes);
+	return -ENOENT;
+}
+
 static int set_key(struct config *config, const char *section, const char *name, const char *value)
 {
 	if (strcmp(section, "defaults") == 0)
 		return settings_set(&config->defaults, name, value);
+	if (strncmp(section, "handoff ", 8) == 0)
+		return set_handoff(config, section + 8, name, value);
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		if (strcmp(section, keys[i].section) == 0 && strcmp(name, keys[i].name) == 0)
 			return keys[i].parse(value, (char *)config + keys[i].offset,

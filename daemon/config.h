@@ -8,6 +8,16 @@
 #include "log.h"
 #include "settings.h"
 
+/* Readable. A section [handoff NAME]: what is served at a socket of the service manager. */
+#define CONFIG_MAX_HANDOFFS 16
+struct config_handoff {
+	char name[40];
+	char dialect[32];
+	char source[1024];
+	char guest_name[UFD_NAME_BYTES]; /* "": from the socket's path */
+	uint64_t owner;			 /* user id */
+};
+
 /* Readable. */
 struct config {
 	char socket[108];     /* fits sun_path */
@@ -22,7 +32,10 @@ struct config {
 	uint64_t n_guests;
 	uint64_t n_jobs;
 	uint64_t n_jobs_per_user; /* administrators have no such limit */
+	uint64_t may_experiment;  /* dialects that are proposals */
 	struct settings defaults;
+	struct config_handoff handoffs[CONFIG_MAX_HANDOFFS];
+	size_t n_handoffs;
 };
 
 /* Everything as built in. */

@@ -26,10 +26,13 @@
 #include "control/server.h"
 #include "control/watch.h"
 #include "ending.h"
+#include "handoff/handoff.h"
 #include "job.h"
 #include "keeping.h"
 #include "log-ids.h"
 #include "log.h"
+#include "offload/offloads.h"
+#include "offload/receive.h"
 #include "options.h"
 #include "probing.h"
 #include "registry.h"
@@ -59,10 +62,12 @@ struct daemon {
 	struct ending ending;
 	struct adopted adopted;
 	uint64_t started_ns;
-	struct control *control; /* owned */
-	struct service *service; /* owned */
-	struct upgrade *upgrade; /* owned; which program we are */
-	bool has_sockets;	 /* from the service manager */
+	struct control *control;   /* owned */
+	struct handoffs *handoffs; /* owned */
+	struct offloads *offloads; /* owned */
+	struct service *service;   /* owned */
+	struct upgrade *upgrade;   /* owned; which program we are */
+	bool has_sockets;	   /* from the service manager */
 	bool is_stopping;
 };
 
@@ -107,6 +112,7 @@ static void on_stop(evutil_socket_t signal, short what, void *userdata)
 		return;
 	daemon->is_stopping = true;
 	log_info(LOG_FIELDS(), "stopping: guests that would lose bytes are filled first");
+	handoffs_stop(daemon->handoffs);
 	service_stopping();
 	service_extend(EXTEND_NS);
 	service_status("filling the absent pages of guests that cannot wait");
@@ -184,7 +190,8 @@ static int on_fd(void *userdata, const char *name, int fd)
 	int r;
 
 	if (upgrade_offer(daemon->upgrade, name, fd) ||
-	    store_offer(keeping_store(daemon->keeping), name, fd))
+	    store_offer(keeping_store(daemon->keeping), name, fd) ||
+	    handoff_offer(daemon->handoffs, name, fd) || offloads_offer(daemon->offloads, name, fd))
 		return 1;
 	if (strcmp(name, "own-lock") == 0) {
 		server_keep_lock(daemon->control->server, fd);
@@ -250,7 +257,11 @@ static int daemon_take_over(struct daemon *daemon)
 	upgrade_settle(daemon->upgrade, keeping_store(daemon->keeping));
 	store_set_min_reader(keeping_store(daemon->keeping), upgrade_min_reader(daemon->upgrade));
 	r = daemon_adopt(daemon);
-	return r < 0 ? r : daemon_listen(daemon);
+	if (r < 0)
+		return r;
+	handoffs_adopt(daemon->handoffs);
+	offloads_adopt(daemon->offloads);
+	return daemon_listen(daemon);
 }
 
 static int daemon_add_signals(struct daemon *daemon)
@@ -297,6 +308,7 @@ static int is_alive(void *userdata, const char **ret_guest)
 
 static int daemon_wire(struct daemon *daemon)
 {
+	static const struct handoff_speaker *const speakers[] = { &offload_receiver, NULL };
 	const struct timeval period = { .tv_sec = STATUS_SECONDS };
 	int r;
 
@@ -316,6 +328,21 @@ static int daemon_wire(struct daemon *daemon)
 			daemon->registry);
 	if (r < 0)
 		return r;
+	r = handoffs_new(&daemon->handoffs, &(struct handoffs_needs){
+						    .config = &daemon->config,
+						    .base = daemon->base,
+						    .jobs = daemon->jobs,
+						    .registry = daemon->registry,
+						    .store = keeping_store(daemon->keeping),
+						    .speakers = speakers,
+					    });
+	if (r < 0)
+		return r;
+	r = offloads_new(&daemon->offloads, daemon->base);
+	if (r < 0)
+		return r;
+	daemon->control->handoffs = daemon->handoffs;
+	daemon->control->offloads = daemon->offloads;
 	daemon->control->upgrade = daemon->upgrade;
 	daemon->control->store = keeping_store(daemon->keeping);
 	daemon->ending = (struct ending){
@@ -412,12 +439,15 @@ struct daemon *daemon_free(struct daemon *daemon)
 {
 	if (!daemon)
 		return NULL;
+	handoffs_stop(daemon->handoffs);
 	jobs_free(daemon->jobs);
 	if (daemon->registry) {
 		registry_set_listener(daemon->registry, NULL, NULL);
 		registry_stop(daemon->registry);
 	}
 	control_free(daemon->control);
+	offloads_free(daemon->offloads);
+	handoffs_free(daemon->handoffs);
 	registry_free(daemon->registry);
 	keeping_free(daemon->keeping);
 	for (size_t i = 0; i < N_SIGNALS; i++)

@@ -137,7 +137,7 @@ static int write_guest(struct registration *registration, bool is_leaving)
 	struct record_guest record = {
 		.owner = registration->owner,
 		.pid = registration->pid,
-		.is_process = registration->is_process,
+		.front_end = registration->paging.front_end,
 		.is_leaving = is_leaving,
 		.attached_ns = registration->attached_ns,
 		.settings = registration->paging.settings,
@@ -221,7 +221,7 @@ bool keeping_may_leave(void *userdata, struct registration *registration)
 	struct paging *paging = &registration->paging;
 	struct keeping *keeping = userdata;
 
-	if (!store_outlives_stop(keeping->store) && registration->is_process)
+	if (!store_outlives_stop(keeping->store) && paging->front_end != FRONT_END_CLIENT)
 		return false;
 	for (size_t i = 0; i < paging->n_mappers; i++)
 		if (!has_copy(paging, &paging->mappers[i]))

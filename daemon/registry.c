@@ -194,6 +194,7 @@ int registry_new(struct registry **ret, struct event_base *base, size_t n_most)
 	registry->n_most = n_most;
 	LIST_INIT(&registry->registration_list);
 	pthread_mutex_init(&registry->engine.lock, NULL);
+	offers_init(&registry->engine.offers);
 	r = jobs_new(&registry->jobs, base, UINT_MAX);
 	if (r < 0)
 		return r;
@@ -249,6 +250,7 @@ struct registry *registry_free(struct registry *registry)
 		event_free(registry->retry_timer);
 	ufd_pager_free(registry->engine.pager);
 	pthread_mutex_destroy(&registry->engine.lock);
+	offers_done(&registry->engine.offers);
 	free(registry);
 	return NULL;
 }
@@ -318,7 +320,7 @@ int registry_adopt(struct registry *registry, struct ufd_pager_guest *guest,
 		ufd_pager_guest_leave(guest);
 		return -ENOMEM;
 	}
-	registration->is_process = record->is_process;
+	registration->paging.front_end = record->front_end;
 	registration->pid = record->pid;
 	registration->attached_ns = record->attached_ns;
 	memcpy(registration->qmp, record->qmp, sizeof(registration->qmp));

@@ -42,8 +42,7 @@ struct registry_waiter {
 /* Shared. Fixed at the beginning; then the loop's own; then what jobs work on. */
 struct registration {
 	struct registry *registry;
-	bool is_process; /* front end `process`, else `client` */
-	char qmp[108];	 /* "" if there is none */
+	char qmp[108]; /* "" if there is none */
 
 	LIST_ENTRY(registration) registration_link;
 	LIST_HEAD(, registry_waiter) waiter_list;

@@ -207,6 +207,7 @@ int bring(struct paging *paging, struct bring_target *target, const struct plan 
 {
 	struct process_opts opts = PROCESS_OPTS_DEFAULT;
 	struct plan_mapper mapper = { .pid = target->pid, .pagemap = -1 };
+	_cleanup_(closep) int offered = -EBADF;
 	int r;
 
 	r = arrival_prepare(paging, plan, target->pid, -EBADF, refusal);
@@ -214,6 +215,13 @@ int bring(struct paging *paging, struct bring_target *target, const struct plan 
 		return r;
 	opts.is_wp_sync = paging_is_wp_sync(paging);
 	opts.pidfd = target->pidfd;
+	if (offers_find(&paging->engine->offers, target->pid, opts.is_wp_sync, &offered,
+			&paging->front_end) == 0) {
+		paging->is_offered = true;
+		mapper.pidfd = target->pidfd;
+		mapper.uffd = offered;
+		return arrival_begin(paging, plan, &mapper, rights, refusal);
+	}
 	if (target->qmp)
 		r = attach_through_monitor(paging, target, &opts, refusal);
 	else

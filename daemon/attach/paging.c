@@ -43,6 +43,30 @@ void paging_done(struct paging *paging)
 	*paging = (struct paging){ .arriving = PROCESS_ATTACHMENT_NONE };
 }
 
+static const char *const front_end_words[] = {
+	[FRONT_END_CLIENT] = "client",
+	[FRONT_END_PROCESS] = "process",
+	[FRONT_END_PRELOAD] = "preload",
+	[FRONT_END_FIRECRACKER] = "firecracker",
+	[FRONT_END_CLOUD_HYPERVISOR] = "cloud-hypervisor-uffd",
+};
+#define N_FRONT_ENDS (sizeof(front_end_words) / sizeof(front_end_words[0]))
+
+const char *front_end_word(enum front_end front_end)
+{
+	return front_end < N_FRONT_ENDS ? front_end_words[front_end] : "unknown";
+}
+
+bool front_end_find(const char *word, enum front_end *ret)
+{
+	for (unsigned int i = 0; i < N_FRONT_ENDS; i++)
+		if (strcmp(front_end_words[i], word) == 0) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
 void paging_lock(struct paging *paging)
 {
 	pthread_mutex_lock(&paging->engine->lock);
@@ -358,10 +382,12 @@ bool paging_may_run_already(const struct paging *paging)
 {
 	struct ufd_pager_guest_opts opts = { .size = sizeof(opts) };
 
-	if (!paging->guest || !paging->n_mappers || paging->mappers[0].attachment.uffd >= 0)
+	if (!paging->guest || !paging->n_mappers || paging->mappers[0].attachment.uffd >= 0 ||
+	    paging->is_offered)
 		return false;
 	ufd_pager_guest_get_opts(paging->guest, &opts);
-	return opts.may_run || opts.populated == UFD_POPULATED_KEEP;
+	return opts.may_run || opts.populated == UFD_POPULATED_KEEP ||
+	       paging->front_end >= FRONT_END_FIRECRACKER;
 }
 
 void paging_take_down(struct paging *paging)

@@ -11,6 +11,8 @@
 
 #include <ufd/pager.h>
 
+#include "attach/front-end.h"
+#include "attach/offers.h"
 #include "attach/process.h"
 #include "settings.h"
 
@@ -42,6 +44,7 @@ struct paging_engine {
 	LIST_HEAD(, paging) paging_list;    /* those that have a guest */
 	const struct paging_keeper *keeper; /* NULL: nobody; fixed at the beginning */
 	void *keeper_data;
+	struct offers offers; /* has a lock of its own */
 };
 
 /* Who keeps records by the numbers of memories: those of this tag are dropped when a number becomes another memory's. */
@@ -75,6 +78,8 @@ struct paging {
 	char name[UFD_NAME_BYTES];
 	struct settings settings;
 	void *userdata; /* of the engine's guest: comes with its events */
+	enum front_end front_end;
+	bool is_offered; /* its userfaultfd was offered before somebody brought it, see offers.h */
 
 	const char *
 		consumer; /* borrowed; while it arrives: tracks it from before the first fill. NULL: nobody */

@@ -69,12 +69,26 @@ int plan_check_sources(const struct plan *plan, struct refusal *refusal);
  */
 int plan_check_maps(const struct plan *plan, pid_t pid, struct refusal *refusal);
 
+/*
+ * Why ufd_pager_guest_add_mapping() said @r, in words. @offset: in the memory as the plan counts, of
+ * the page that is not empty. Return: always -ECANCELED.
+ */
+int plan_refuse_mapping(const struct plan_mapping *mapping, const char *memory, pid_t pid, int r,
+			uint64_t offset, struct refusal *refusal);
+
+/*
+ * The range was registered by the uffd: does the process that it is said to be show it?
+ * Context: job; reads /proc. Return: 0, or -ECANCELED with CannotAttach.
+ */
+int plan_prove_owner(const struct plan_mapping *mapping, pid_t pid, struct refusal *refusal);
+
 /* Readable. The process whose mappings the plan lists. */
 struct plan_mapper {
 	pid_t pid;
-	int pidfd;   /* borrowed */
-	int uffd;    /* borrowed */
-	int pagemap; /* borrowed; -1: opened when needed */
+	int pidfd;	      /* borrowed */
+	int uffd;	      /* borrowed */
+	int pagemap;	      /* borrowed; -1: opened when needed */
+	bool may_be_unproved; /* smaps that we may not read are no reason to refuse */
 };
 
 /**

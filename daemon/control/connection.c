@@ -16,6 +16,7 @@
 #include "control/method.h"
 #include "control/server.h"
 #include "log.h"
+#include "registry.h"
 #include "wire/frame.h"
 #include "wire/varlink.h"
 
@@ -142,6 +143,7 @@ void connection_drop(struct connection *connection)
 
 	if (!server)
 		return;
+	offers_forget(&registry_engine(server_control(server)->registry)->offers, connection);
 	connection_close(connection);
 	if (call && call->on_gone) {
 		void (*gone)(struct call *, void *) = TAKE_PTR(call->on_gone);

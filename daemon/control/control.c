@@ -18,10 +18,7 @@
 #include "wire/interfaces.h"
 
 static const struct method *const tables[CONTROL_INTERFACES] = {
-	service_methods,
-	manager_methods,
-	guest_methods,
-	dirty_methods,
+	service_methods, manager_methods, guest_methods, dirty_methods, handoff_methods,
 };
 
 int control_new(struct control **ret, struct event_base *base, const struct config *config,

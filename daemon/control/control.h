@@ -15,8 +15,10 @@ struct call_job;
 struct config;
 struct drain;
 struct event_base;
+struct handoffs;
 struct jobs;
 struct method;
+struct offloads;
 struct registry;
 struct server;
 struct store;
@@ -31,7 +33,7 @@ struct interface {
 	const struct method *methods;
 };
 
-#define CONTROL_INTERFACES 4
+#define CONTROL_INTERFACES 5
 
 /* Readable. All on the loop. */
 struct control {
@@ -43,11 +45,13 @@ struct control {
 	struct server *server;		     /* owned */
 	struct watch *watch;		     /* owned; who follows events */
 	struct drain *drain;		     /* owned */
-	struct store *store;		     /* where guests outlive us; set by the owner */
-	uint64_t n_adopted;		     /* guests taken over at the start; set by the owner */
-	uint64_t adopted_ns;		     /* from our start until they were served; likewise */
-	struct upgrade *upgrade;	     /* which program we are; set by the owner */
-	struct upgrading *upgrading;	     /* NULL: none is under way */
+	struct handoffs *handoffs;   /* sockets at which VMMs leave memory; set by the owner */
+	struct offloads *offloads;   /* restored Cloud Hypervisors; set by the owner */
+	struct store *store;	     /* where guests outlive us; set by the owner */
+	uint64_t n_adopted;	     /* guests taken over at the start; set by the owner */
+	uint64_t adopted_ns;	     /* from our start until they were served; likewise */
+	struct upgrade *upgrade;     /* which program we are; set by the owner */
+	struct upgrading *upgrading; /* NULL: none is under way */
 	struct interface interfaces[CONTROL_INTERFACES];
 	uid_t own_uid;
 	uint64_t started_ns; /* CLOCK_REALTIME */

@@ -9,6 +9,7 @@
 
 #include "control/call.h"
 #include "control/control.h"
+#include "handoff/handoff.h"
 #include "job.h"
 #include "log-ids.h"
 #include "log.h"
@@ -232,6 +233,7 @@ void drain_start(struct drain *drain)
 	if (!drain->is_on)
 		log_info(LOG_FIELDS(), "draining: every guest is filled, and no new one is taken");
 	drain->is_on = true;
+	handoffs_pause(drain->control->handoffs, HANDOFFS_DRAINING, true);
 	event_add(drain->timer, &period);
 	drain_fill(drain);
 }
@@ -250,6 +252,7 @@ void drain_cancel(struct drain *drain)
 	if (drain->is_on)
 		log_info(LOG_FIELDS(), "no longer draining: new guests are taken");
 	drain->is_on = false;
+	handoffs_pause(drain->control->handoffs, HANDOFFS_DRAINING, false);
 	drain_pause(drain);
 	state = drain_look(drain);
 	drain_end(drain, &state);

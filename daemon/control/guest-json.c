@@ -28,7 +28,7 @@ json_t *guest_json(struct registration *registration)
 	return json_pack("{s:s, s:i, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "name", registration->paging.name, "pid", registration->pid, "uid",
 			 (int)registration->owner, "front_end",
-			 registration->is_process ? "process" : "client", "state",
+			 front_end_word(registration->paging.front_end), "state",
 			 state_word(&stats), "duplicate", registration->paging.has_duplicates,
 			 "length_bytes", (json_int_t)stats.length_bytes, "present_bytes",
 			 (json_int_t)stats.present_bytes, "absent_bytes",

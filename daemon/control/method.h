@@ -25,6 +25,7 @@ extern const struct method service_methods[];
 extern const struct method manager_methods[];
 extern const struct method guest_methods[];
 extern const struct method dirty_methods[];
+extern const struct method handoff_methods[];
 
 /* A call that was found and checked before, again. Context: loop. */
 void method_run(struct control *control, struct call *call);

@@ -233,6 +233,7 @@ int method_attach(struct control *control, struct call *call, struct refusal *re
 	_cleanup_(hand_over_freep) struct hand_over *work = NULL;
 	struct registration *known;
 	struct settings settings;
+	enum front_end front_end;
 	int r;
 
 	r = arrive_settings(control, call, &settings);
@@ -247,7 +248,7 @@ int method_attach(struct control *control, struct call *call, struct refusal *re
 				refusal, "io.ufd.guest.BadSource", json_pack("{s:s}", "source", ""),
 				"memory `%s` needs a source", work->plan.memories[i].name);
 	known = registry_find(control->registry, name);
-	if (known && !known->is_process && known->pid == call->sender &&
+	if (known && known->paging.front_end != FRONT_END_PROCESS && known->pid == call->sender &&
 	    known->owner == work->owner) {
 		work->is_again = true;
 		work->registration = registration_ref(known);
@@ -255,9 +256,13 @@ int method_attach(struct control *control, struct call *call, struct refusal *re
 				      TAKE_PTR(work), refusal);
 	}
 	work->is_new = true;
+	r = front_end_of_call(call, &front_end, refusal);
+	if (r < 0)
+		return r;
 	r = arrive_register(control, call, name, &settings, &work->registration, refusal);
 	if (r != 0)
 		return r < 0 ? r : 0;
+	work->registration->paging.front_end = front_end;
 	return call_job_start(control, call, &hand_over_ops, ARRIVE_TIMEOUT_NS, TAKE_PTR(work),
 			      refusal);
 }

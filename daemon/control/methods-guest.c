@@ -430,6 +430,7 @@ const struct method guest_methods[] = {
 	{ "List", ACCESS_READ, false, false, list },
 	{ "Show", ACCESS_READ, false, false, show },
 	{ "Attach", ACCESS_GUEST, false, true, method_attach },
+	{ "Offer", ACCESS_GUEST, false, true, method_offer },
 	{ "AttachProcess", ACCESS_GUEST, false, true, method_attach_process },
 	{ "AddRegions", ACCESS_GUEST, false, true, method_add_regions },
 	{ "RemoveRegion", ACCESS_GUEST, false, false, remove_region },

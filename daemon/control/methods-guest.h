@@ -2,6 +2,7 @@
 /* Methods of io.ufd.guest that have a file of their own, and what they share. */
 #pragma once
 
+#include "attach/front-end.h"
 #include "base/units.h"
 
 struct call;
@@ -14,6 +15,12 @@ struct refusal;
 /* methods-attach.c */
 int method_attach(struct control *control, struct call *call, struct refusal *refusal);
 int method_add_regions(struct control *control, struct call *call, struct refusal *refusal);
+
+/* methods-offer.c */
+int method_offer(struct control *control, struct call *call, struct refusal *refusal);
+
+/* `front_end` of Attach and Offer. Return: 0, or -ECANCELED with InvalidParameter. */
+int front_end_of_call(const struct call *call, enum front_end *ret, struct refusal *refusal);
 
 /* methods-process.c */
 int method_attach_process(struct control *control, struct call *call, struct refusal *refusal);

@@ -229,7 +229,7 @@ int method_attach_process(struct control *control, struct call *call, struct ref
 			    &work->registration, refusal);
 	if (r != 0)
 		return r < 0 ? r : 0;
-	work->registration->is_process = true;
+	work->registration->paging.front_end = FRONT_END_PROCESS;
 	if (work->qmp_path)
 		snprintf(work->registration->qmp, sizeof(work->registration->qmp), "%s",
 			 work->qmp_path);

@@ -287,7 +287,7 @@ static int restore_register(struct restore *restore, struct refusal *refusal)
 			    refusal);
 	if (r != 0)
 		return r;
-	restore->registration->is_process = true;
+	restore->registration->paging.front_end = FRONT_END_PROCESS;
 	snprintf(restore->registration->qmp, sizeof(restore->registration->qmp), "%s",
 		 restore->qmp_path);
 	return 0;

@@ -28,6 +28,8 @@
 #include "control/drain.h"
 #include "control/method.h"
 #include "control/server.h"
+#include "handoff/handoff.h"
+#include "offload/offloads.h"
 #include "log-ids.h"
 #include "log.h"
 #include "registry.h"
@@ -100,6 +102,7 @@ static void upgrading_free(struct upgrading *upgrading)
 	control->upgrading = NULL;
 	if (upgrading->is_waiting) {
 		server_pause(control->server, false);
+		handoffs_pause(control->handoffs, HANDOFFS_UPGRADING, false);
 		if (drain_is_on(control->drain))
 			drain_start(control->drain);
 	}
@@ -141,16 +144,19 @@ bool upgrade_holds(struct control *control, struct call *call)
 /* Is anybody at work whom parking would cut short? */
 static bool is_busy(struct control *control)
 {
-	return jobs_count(control->jobs) || registry_is_busy(control->registry);
+	return jobs_count(control->jobs) || registry_is_busy(control->registry) ||
+	       handoffs_are_busy(control->handoffs);
 }
 
 /* The connection as well: the answer comes from the other side. */
 static int upgrading_go(struct upgrading *upgrading, struct refusal *refusal)
 {
 	struct control *control = upgrading->control;
-	struct upgrade_fd fds[SERVER_MAX_FDS + 1];
+	struct upgrade_fd fds[SERVER_MAX_FDS + HANDOFF_MAX_LISTENERS + OFFLOADS_MAX + 1];
 	size_t n = server_fds(control->server, fds);
 
+	n += handoffs_fds(control->handoffs, fds + n);
+	n += offloads_fds(control->offloads, fds + n);
 	if (!upgrading->call->request.is_oneway && call_socket(upgrading->call) >= 0)
 		fds[n++] = (struct upgrade_fd){ "reply", call_socket(upgrading->call) };
 	return upgrade_go(control->upgrade,
@@ -174,6 +180,7 @@ static void upgrading_wait(struct upgrading *upgrading)
 		upgrading->is_waiting = true;
 		upgrading->deadline_ns = clock_now_ns() + PATIENCE_S * NSEC_PER_SEC;
 		server_pause(upgrading->control->server, true);
+		handoffs_pause(upgrading->control->handoffs, HANDOFFS_UPGRADING, true);
 		drain_pause(upgrading->control->drain);
 	}
 	event_add(upgrading->timer, &tick);

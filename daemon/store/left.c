@@ -2,12 +2,22 @@
 /* What was left, and is somebody's again. */
 #include "store/left.h"
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "guest/ledger.h"
 #include "store/bundle.h"
 #include "store/refetch.h"
+
+bool left_is_ledger(int fd)
+{
+	struct stat info;
+
+	return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+}
 
 static bool has_uffd(const struct ufd_handle *handles, size_t n_handles, uint64_t wanted)
 {

@@ -7,6 +7,9 @@
 
 #include <stdbool.h>
 
+/* Is it a file of the kind that ledgers are: regular, open for reading and writing? */
+bool left_is_ledger(int fd);
+
 /* Of two bundles. A userfaultfd stands for its memory. */
 bool left_has_same_uffd(int bundle, int other);
 

@@ -30,7 +30,7 @@ struct guest_layout {
 	uint32_t owner;
 	int32_t pid;
 	uint32_t flags;
-	uint32_t reserved;
+	uint32_t front_end; /* enum front_end */
 	uint64_t attached_ns;
 	char qmp[112];
 	uint64_t settings[N_SETTINGS];
@@ -79,8 +79,9 @@ int record_put_guest(struct ufd_pager_guest *guest, const struct record_guest *r
 	struct guest_layout layout = {
 		.owner = record->owner,
 		.pid = record->pid,
-		.flags = (record->is_process ? FLAG_PROCESS : 0) |
+		.flags = (record->front_end == FRONT_END_PROCESS ? FLAG_PROCESS : 0) |
 			 (record->is_leaving ? FLAG_LEAVING : 0),
+		.front_end = record->front_end,
 		.attached_ns = record->attached_ns,
 	};
 
@@ -103,7 +104,8 @@ int record_get_guest(const struct ufd_pager_guest *guest, struct record_guest *r
 	*ret = (struct record_guest){
 		.owner = layout.owner,
 		.pid = layout.pid,
-		.is_process = layout.flags & FLAG_PROCESS,
+		/* the first layout had two of them, by the flag */
+		.front_end = layout.flags & FLAG_PROCESS ? FRONT_END_PROCESS : layout.front_end,
 		.is_leaving = layout.flags & FLAG_LEAVING,
 		.attached_ns = layout.attached_ns,
 		.settings = settings,

@@ -15,6 +15,7 @@
 
 #include <ufd/pager.h>
 
+#include "attach/paging.h"
 #include "settings.h"
 
 #define RECORD_PATH_BYTES 108
@@ -23,7 +24,7 @@
 struct record_guest {
 	uid_t owner;
 	pid_t pid; /* the first process */
-	bool is_process;
+	enum front_end front_end;
 	bool is_leaving; /* it is being taken down: whoever finds this goes on with it */
 	uint64_t attached_ns;
 	char qmp[RECORD_PATH_BYTES]; /* "" if there is none */

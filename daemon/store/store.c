@@ -24,6 +24,7 @@
 #include "store/manager.h"
 #include "store/number.h"
 #include "store/shelf.h"
+#include "store/sockets.h"
 
 struct item {
 	LIST_ENTRY(item) item_link;
@@ -38,9 +39,10 @@ struct item {
 };
 
 struct store {
-	char *directory; /* owned; NULL if there is none */
-	int shelf;	 /* owned; of the directory */
-	size_t n_most;	 /* fds the manager keeps; 0: it keeps none */
+	char *directory;	 /* owned; NULL if there is none */
+	int shelf;		 /* owned; of the directory */
+	size_t n_most;		 /* fds the manager keeps; 0: it keeps none */
+	struct sockets *sockets; /* owned */
 	LIST_HEAD(, item) item_list;
 	size_t n_items;
 	size_t n_foreign_bytes; /* names of sockets and of what else we were started with */
@@ -145,6 +147,9 @@ int store_new(struct store **ret, const char *state_dir)
 		if (!store->directory)
 			return -ENOMEM;
 	}
+	r = sockets_new(&store->sockets, store->shelf, store->n_most > 0);
+	if (r < 0)
+		return r;
 	*ret = TAKE_PTR(store);
 	return 0;
 }
@@ -161,6 +166,7 @@ struct store *store_free(struct store *store)
 		closep(&item->bundle);
 		free(item);
 	}
+	sockets_free(store->sockets);
 	closep(&store->shelf);
 	free(store->directory);
 	free(store);
@@ -182,6 +188,11 @@ const char *store_word(const struct store *store)
 	return store->n_most > 0 ? "systemd" : store->directory ? "directory" : "none";
 }
 
+struct sockets *store_sockets(struct store *store)
+{
+	return store->sockets;
+}
+
 const char *store_directory(const struct store *store)
 {
 	return store->directory;
@@ -200,28 +211,23 @@ void store_count(const struct store *store, size_t *ret_n_fds, size_t *ret_name_
 
 	LIST_FOREACH(item, &store->item_list, item_link)
 	{
+		size_t n = (size_t)item->has_ledger + item->has_bundle;
+
 		item_name(item, 'l', name);
-		n_fds += (size_t)item->has_ledger + item->has_bundle;
-		n_bytes += ((size_t)item->has_ledger + item->has_bundle) * (strlen(name) + 1);
+		n_fds += n;
+		n_bytes += n * (strlen(name) + 1);
 	}
+	sockets_add_up(store->sockets, &n_fds, &n_bytes);
 	*ret_n_fds = n_fds;
 	*ret_name_bytes = n_bytes;
 }
 
 /* ---- what was left ---- */
 
-static bool is_ledger(int fd)
-{
-	struct stat info;
-
-	return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
-	       (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-}
-
 static void item_set(struct item *item, char kind, int fd, bool is_of_manager)
 {
 	int *place = kind == 'l' ? &item->ledger : &item->bundle;
-	bool fits = kind == 'l' ? is_ledger(fd) : bundle_is(fd);
+	bool fits = kind == 'l' ? left_is_ledger(fd) : bundle_is(fd);
 
 	*(kind == 'l' ? &item->has_ledger : &item->has_bundle) = is_of_manager;
 	if (!fits)
@@ -242,6 +248,8 @@ bool store_offer(struct store *store, const char *name, int fd)
 	struct item *item;
 	uint32_t number;
 
+	if (sockets_offer(store->sockets, name, fd))
+		return true;
 	if ((name[0] != 'l' && name[0] != 'b') || !number_parse(name + 1, &number)) {
 		store->n_foreign_bytes += strlen(name) + 1;
 		return false;
@@ -566,7 +574,8 @@ int store_park(struct store *store, const char *guest_name, const char *number)
 
 int store_list(const struct store *store, struct store_fd **ret, size_t *ret_n)
 {
-	struct store_fd *list = calloc(2 * store->n_items + 1, sizeof(*list));
+	size_t n_all = store->n_items + sockets_n(store->sockets);
+	struct store_fd *list = calloc(2 * n_all + 1, sizeof(*list));
 	const struct item *item;
 	size_t n = 0;
 
@@ -584,6 +593,6 @@ int store_list(const struct store *store, struct store_fd **ret, size_t *ret_n)
 		}
 	}
 	*ret = list;
-	*ret_n = n;
+	*ret_n = n + sockets_list(store->sockets, list + n);
 	return 0;
 }

@@ -31,6 +31,7 @@
 #include "base/cleanup.h"
 #include "store/number.h"
 
+struct sockets;
 struct store;
 
 /* One guest that was kept. */
@@ -57,6 +58,9 @@ bool store_outlives_stop(const struct store *store);
 const char *store_word(const struct store *store);
 /* The directory; NULL if there is none. */
 const char *store_directory(const struct store *store);
+
+/* Listening sockets, which have places of their own. Borrowed. */
+struct sockets *store_sockets(struct store *store);
 
 /* What is taken up. @ret_name_bytes: of all names of stored fds and sockets, each with a `:`. */
 void store_count(const struct store *store, size_t *ret_n_fds, size_t *ret_name_bytes);

@@ -15,8 +15,8 @@
 #include "log.h"
 
 struct passed {
-	char name[16];
-	int fd; /* borrowed, then owned: a duplicate beyond all final numbers */
+	char name[64]; /* of a unit's socket: who made the unit chose it */
+	int fd;	       /* borrowed, then owned: a duplicate beyond all final numbers */
 };
 
 struct reexec {

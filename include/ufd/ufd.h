@@ -59,6 +59,8 @@ enum ufd_client_flags {
 	 * by madvise().
 	 */
 	UFD_CLIENT_NO_REMOVE_EVENTS = 1 << 1,
+	/* For libufd-preload: the guest is shown as one of front end `preload`. */
+	UFD_CLIENT_PRELOADED = 1 << 2,
 };
 
 /* In the enums below 0 is what the daemon is configured to, see ufdd.conf(5). */
@@ -321,6 +323,22 @@ int ufd_client_remove_region(struct ufd_client *client, void *address, uint64_t 
  *	    ufd_client_detach() before trying again, which says -EINVAL if it cannot be
  */
 int ufd_client_attach(struct ufd_client *client);
+
+/**
+ * ufd_client_offer() - let others bring this process
+ *
+ * For a VMM that does not know yet what its memory is to be filled with, or whether it will be paged
+ * at all: gives the daemon the userfaultfd, for those who say so later by ufdctl-guest(1) or
+ * ufdctl-restore(1). They need not trace the process then. The guest is described, named and ended by
+ * them; memories of this client play no part. An offer lasts as long as its connection, which
+ * ufd_client_free() and the daemon's end close: offer again then.
+ *
+ * Context: Any thread. Blocks.
+ * Return:  0, or a negative errno:
+ *	    -EALREADY	the guest is attached
+ *	    and those of ufd_client_attach() about the daemon
+ */
+int ufd_client_offer(struct ufd_client *client);
 
 /**
  * struct ufd_client_detach_opts - settings of ufd_client_detach()

@@ -116,6 +116,25 @@ int ufd_client_attach(struct ufd_client *client)
 	return 0;
 }
 
+int ufd_client_offer(struct ufd_client *client)
+{
+	static const char what[] = "cannot offer this process";
+	_cleanup_(request_done) struct request request = {};
+	uint64_t deadline_ns = client_deadline(client, 0);
+	struct handover handover = client_handover(client);
+	int r;
+
+	if (client->state != UFD_CLIENT_DETACHED)
+		return client_fail(client, -EALREADY, "guest %s is attached already",
+				   client->opts.guest);
+	if (request_offer(&request, &handover) < 0)
+		return client_fail(client, -ENOMEM, "%s: out of memory", what);
+	r = open_connection(client, what, deadline_ns);
+	if (r < 0)
+		return r;
+	return client_call(client, what, "io.ufd.guest.Offer", &request, deadline_ns, NULL);
+}
+
 /* Nothing is absent or registered any more, which the next attach sees for itself. */
 static void set_detached(struct ufd_client *client)
 {

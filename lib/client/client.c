@@ -19,7 +19,8 @@
 
 #define DEFAULT_SOCKET	   "/run/ufd/io.ufd.manager"
 #define DEFAULT_TIMEOUT_NS (30 * NSEC_PER_SEC)
-#define KNOWN_FLAGS	   ((uint32_t)(UFD_CLIENT_USER_MODE | UFD_CLIENT_NO_REMOVE_EVENTS))
+#define KNOWN_FLAGS \
+	((uint32_t)(UFD_CLIENT_USER_MODE | UFD_CLIENT_NO_REMOVE_EVENTS | UFD_CLIENT_PRELOADED))
 
 static_assert(sizeof(struct ufd_client_opts) == 120, "appended to only");
 static_assert(sizeof(struct ufd_client_memory_opts) == 72, "appended to only");

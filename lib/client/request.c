@@ -142,6 +142,20 @@ static json_t *settings_new(const struct handover *handover)
 	return settings;
 }
 
+static int set_uffd(struct request *request, const struct handover *handover)
+{
+	if (handover->opts->flags & UFD_CLIENT_PRELOADED &&
+	    json_object_set_new(request->parameters, "front_end", json_string("preload")) < 0)
+		return -ENOMEM;
+	return set_fd(request, request->parameters, "uffd", handover->uffd);
+}
+
+int request_offer(struct request *request, const struct handover *handover)
+{
+	request->parameters = json_object();
+	return request->parameters ? set_uffd(request, handover) : -ENOMEM;
+}
+
 int request_attach(struct request *request, const struct handover *handover)
 {
 	json_t *regions;
@@ -155,7 +169,7 @@ int request_attach(struct request *request, const struct handover *handover)
 	    json_object_set_new(request->parameters, "consumer",
 				json_string(handover->opts->consumer)) < 0)
 		return -ENOMEM;
-	r = set_fd(request, request->parameters, "uffd", handover->uffd);
+	r = set_uffd(request, handover);
 	if (r == 0 && handover->pagemap >= 0)
 		r = set_fd(request, request->parameters, "pagemap", handover->pagemap);
 	regions = json_object_get(request->parameters, "regions");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Attach and AddRegions as messages: parameters, and the fds they name by index. */
+/* Attach, Offer and AddRegions as messages: parameters, and the fds they name by index. */
 #pragma once
 
 #include <jansson.h>
@@ -30,6 +30,9 @@ struct handover {
 
 /* Return: 0, -ENOSPC (more fds than one message carries), -ENOMEM. */
 int request_attach(struct request *request, const struct handover *handover);
+
+/* Return: 0 or -ENOMEM. */
+int request_offer(struct request *request, const struct handover *handover);
 
 /**
  * request_add_region() - one more region of an attached guest

@@ -55,7 +55,7 @@ uint64_t allowance_pages(struct demand *demand, const struct memory *memory, enu
 	uint64_t hard = atomic_load_explicit(&allowance->hard_bytes, memory_order_relaxed);
 	uint64_t used, limit, n;
 
-	if ((soft == UINT64_MAX && hard == UINT64_MAX) || memory->kind == BACKING_HUGETLB)
+	if ((soft == UINT64_MAX && hard == UINT64_MAX) || memory->is_huge)
 		return n_pages;
 
 	used = allowance_used(demand);

@@ -14,11 +14,11 @@
 #define EXHAUSTED_RETRY_NS (20 * NSEC_PER_MSEC)
 #define EXHAUSTED_TRIES	   8
 
-/* Is the zero page allowed here? It cannot carry a write-protect mark, and never covers a private
- * file. */
+/* Is the zero page allowed here? It cannot carry a write-protect mark, is never huge, and never covers
+ * a private file. */
 static bool fill_may_zeropage(const struct memory *memory)
 {
-	return !memory_is_tracked(memory) &&
+	return !memory_is_tracked(memory) && !memory->is_huge &&
 	       (memory->kind == BACKING_ANON || memory->kind == BACKING_SHMEM);
 }
 
@@ -77,9 +77,9 @@ int fill_prove(struct mapping *mapping, uint64_t page, bool *ret_exists)
 	r = pagemap_open_once(&mapper->pagemap, mapper->pid);
 	if (r < 0)
 		return r;
-	r = pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1);
-	if (r < 0)
-		return r;
+	/* there is one, and it says nothing now: not proved */
+	if (pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1) < 0)
+		word = 0;
 	*ret_exists = word & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	return 0;
 }
@@ -113,7 +113,7 @@ static bool fill_exists(struct demand *demand, struct slot *slot, struct mapping
 	bool exists = false;
 	int r = fill_prove(mapping, page, &exists);
 
-	if (r < 0 && memory->kind == BACKING_ANON)
+	if (r < 0 && memory->kind == BACKING_ANON && !memory->is_huge)
 		exists = true; /* no pagemap: small anonymous pages answer ENOMEM when memory is out
 				*/
 	if (!exists) {

@@ -181,7 +181,8 @@ static int holes_of_words(struct demand *demand, const struct command *command,
 	uint64_t words[N_WORDS];
 
 	while (left.count) {
-		uint64_t n = min_u64(left.count, N_WORDS);
+		/* of a huge page the first word tells */
+		uint64_t n = mapping->memory->is_huge ? 1 : min_u64(left.count, N_WORDS);
 		int r = pagemap_read(mapping->mapper->pagemap, mapping_address(mapping, left.first),
 				     words, n);
 

@@ -58,6 +58,7 @@ static int memory_alloc(struct memory **ret, uint32_t id, const struct memory_co
 	memcpy(memory->name, config->name, strlen(config->name));
 	memory->kind = config->kind;
 	memory->page_bytes = config->page_bytes;
+	memory->is_huge = config->page_bytes > (uint64_t)sysconf(_SC_PAGESIZE);
 	memory->length_bytes = config->length_bytes;
 	memory->backing_offset = config->backing_offset;
 	memory->source = config->source;

@@ -24,6 +24,7 @@ struct memory {
 	char name[NAME_BYTES];
 	enum backing_kind kind;
 	uint64_t page_bytes;
+	bool is_huge; /* pages of a pool: of hugetlbfs, or anonymous (MAP_HUGETLB) */
 	uint64_t length_bytes;
 	int backing;		 /* owned; -EBADF for anonymous memory */
 	uint64_t backing_offset; /* of the memory's first byte */

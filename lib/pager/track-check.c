@@ -38,16 +38,15 @@ static int check_kernel(struct ufd_pager_guest *paged)
 	return 0;
 }
 
+/*
+ * Whether UFFDIO_API was asked for write-protect faults makes no difference to them: registering for
+ * them is enough, from any process. Only the asynchronous kind is fixed there for the life of the fd.
+ */
 int track_check_mapper(struct ufd_pager_guest *paged, struct mapper *mapper)
 {
 	bool is_async = mapper->features & UFFD_FEATURE_WP_ASYNC;
 	int r;
 
-	if (!(mapper->features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) && !is_async)
-		return track_refuse(paged,
-				    "the userfaultfd of process %d was made without write-protect "
-				    "faults",
-				    mapper->pid);
 	if (paged->opts.track == UFD_TRACK_SCAN && !is_async)
 		return track_refuse(paged,
 				    "the userfaultfd of process %d was made for the tracker wp, "
@@ -104,7 +103,7 @@ static int check_discards(struct ufd_pager_guest *paged, const struct mapper *ma
 	for (uint32_t i = 0; i < paged->guest->n_memories; i++) {
 		const struct memory *memory = paged->guest->memories[i];
 
-		if (!memory->is_forgotten && memory->kind == BACKING_HUGETLB)
+		if (!memory->is_forgotten && memory->is_huge)
 			return track_refuse(
 				paged,
 				"the userfaultfd of process %d does not tell of discards, "

@@ -21,6 +21,10 @@ const struct wire_interface wire_interfaces[] = {
 		"io.ufd.dirty",
 #include "io.ufd.dirty.inc"
 	},
+	{
+		"io.ufd.handoff",
+#include "io.ufd.handoff.inc"
+	},
 	{},
 };
 

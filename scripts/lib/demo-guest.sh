@@ -94,9 +94,10 @@ check_guest() {
 }
 
 restore_lazily() {
-	local name=demo-$1 log=$SCRATCH/restore.log start
+	local name=demo-$1 log=$SCRATCH/restore.log start GUEST_RUN=()
 
 	[ -t 2 ] && log=/dev/stderr
+	guest_run_preloaded
 	guest_console lazy
 	rm -f "$SCRATCH/ended"
 	start=$(now_us)

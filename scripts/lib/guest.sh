@@ -10,6 +10,7 @@ GUEST_WORKING_SET_MIB=1280
 GUEST_BLANK_MIB=64
 GUEST_VCPUS=1
 GUEST_BACKEND=		# more options of the memory backend, such as `,hugetlb=on`
+GUEST_RUN=()		# what its QEMU is started by, such as `ufdctl run --`
 
 # Debian's kernel for virtual machines, unpacked and not installed, and our init as the whole initrd.
 guest_prepare() {
@@ -44,6 +45,13 @@ guest_make_files() {
 		(cd "$directory" && echo init | cpio --quiet -o -H newc >initrd.new && mv initrd.new initrd)
 }
 
+# Start its QEMU so that nobody need trace it; 1 if this build's library needs a sanitizer, which QEMU has not.
+guest_run_preloaded() {
+	GUEST_RUN=()
+	! grep -Eq '__(asan|tsan|ubsan)_' "$BUILD/lib/preload/libufd-preload.so" || return 1
+	GUEST_RUN=("$BUILD/cli/ufdctl" run --)
+}
+
 # guest_start NAME MEMORY [OPTION...]: a QEMU; MEMORY is `memfd` or the path of a file to have as memory.
 # Its monitor is $SCRATCH/NAME.qmp, its console $SCRATCH/NAME.in and .out.
 guest_start() {
@@ -58,7 +66,7 @@ guest_start() {
 	backend+=$GUEST_BACKEND
 
 	[ -p "$SCRATCH/$name.in" ] || mkfifo "$SCRATCH/$name.in" "$SCRATCH/$name.out" || return 1
-	process_start "$name" "$SCRATCH/$name.log" qemu-system-x86_64 -nodefaults -display none -no-reboot \
+	process_start "$name" "$SCRATCH/$name.log" "${GUEST_RUN[@]}" qemu-system-x86_64 -nodefaults -display none -no-reboot \
 		-accel "$GUEST_ACCEL" -cpu "$cpu" -smp "$GUEST_VCPUS" -m "$size" \
 		-machine pc,memory-backend=ram0 -object "$backend" \
 		-kernel "$GUEST_KERNEL" -initrd "$GUEST_INITRD" \

@@ -16,9 +16,9 @@ PACKAGES_BUILD="gcc libc6-dev meson ninja-build pkg-config
 # To run a real guest: QEMU, and the tools that unpack a kernel and pack an initrd.
 PACKAGES_GUEST="qemu-system-x86 cpio jq"
 
-# To build every feature and run every suite.
+# To build every feature and run every suite. rustc and golang-go are for clients in other languages, and for nothing else.
 PACKAGES_TEST="clang clang-format scdoc libgnutls28-dev libbpf-dev bpftool systemd procps
-	python3 socat zstd golang-go golang-github-varlink-go-dev varlink-go"
+	python3 socat zstd golang-go golang-github-varlink-go-dev varlink-go rustc"
 
 # Those of the given packages that are not installed, on one line.
 packages_missing() {

@@ -10,12 +10,16 @@
 
 #include "base/clock.h"
 #include "base/units.h"
+#include "handed.h"
 #include "machine.h"
 #include "saved.h"
 #include "tracked.h"
 
 /* How often RESULT_FILL looks whether all is there. */
 #define LOOK_NS (100 * NSEC_PER_USEC)
+
+/* Longer than a touch of a page that is there, shorter than any fault that somebody serves. */
+#define WAITED_NS NSEC_PER_USEC
 
 void bench_new(struct bench *bench, const char *ufdd, const char *folder, uint64_t image_bytes)
 {
@@ -30,6 +34,7 @@ void bench_new(struct bench *bench, const char *ufdd, const char *folder, uint64
 	if (!bench->order || !bench->latencies_ns)
 		die("no memory");
 	bench->prefilled.backing = -EBADF;
+	bench->folder = folder;
 	bench->seed = 88172645463325252;
 }
 
@@ -121,6 +126,17 @@ double bench_percentile_ns(uint32_t *latencies_ns, uint64_t n, unsigned int perc
 	return latencies_ns[min_u64(n * percent / 100, n - 1)];
 }
 
+/* Reorders. */
+static double median_wait_ns(uint32_t *latencies_ns, uint64_t n)
+{
+	uint64_t n_waits = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		if (latencies_ns[i] >= WAITED_NS)
+			latencies_ns[n_waits++] = latencies_ns[i];
+	return bench_percentile_ns(latencies_ns, n_waits, 50);
+}
+
 /* What was filled while the memory was handed over does not count. */
 static double fill_ns(const struct ram *ram)
 {
@@ -135,7 +151,7 @@ static double fill_ns(const struct ram *ram)
 	       (double)(ram->length_bytes - before_bytes);
 }
 
-static double measure(struct bench *bench, const struct arm *arm, const struct ram *ram)
+double arm_measure(struct bench *bench, const struct arm *arm, const struct ram *ram)
 {
 	uint64_t n;
 
@@ -144,6 +160,9 @@ static double measure(struct bench *bench, const struct arm *arm, const struct r
 		return (double)walk_ns(bench, arm, ram);
 	case RESULT_FILL:
 		return fill_ns(ram);
+	case RESULT_FAULT:
+		n = touch(bench, arm, ram);
+		return median_wait_ns(bench->latencies_ns, n);
 	default:
 		n = touch(bench, arm, ram);
 		return bench_percentile_ns(bench->latencies_ns, n,
@@ -181,8 +200,7 @@ static void verify_zero(const struct ram *ram, uint64_t page, const char *arm)
 		die("%s: page %llu is not zero", arm, (unsigned long long)page);
 }
 
-/* Everything that was promised: what was touched, or all of it. */
-static void verify(const struct bench *bench, const struct arm *arm, const struct ram *ram)
+void arm_verify(const struct bench *bench, const struct arm *arm, const struct ram *ram)
 {
 	uint64_t n = fills_everything(arm) ? ram->length_bytes / ram->page_bytes : arm->n_touches;
 
@@ -223,15 +241,17 @@ double arm_run(struct bench *bench, const struct arm *arm, int cpu)
 		return saved_run(bench, arm, cpu);
 	if (arm->server == SERVER_ENGINE || arm->server == SERVER_CALLS)
 		return tracked_run(bench, arm, cpu);
+	if (arm->server == SERVER_FIRECRACKER || arm->server == SERVER_PLAIN)
+		return handed_run(bench, arm, cpu);
 	map_ram(bench, arm, &ram);
 	bench_make_order(bench, arm, ram.length_bytes / ram.page_bytes);
 	attach(bench, arm, &ram, cpu);
-	result = measure(bench, arm, &ram);
+	result = arm_measure(bench, arm, &ram);
 	if (arm->server == SERVER_UFDD)
 		bench_daemon_detach(bench->daemon);
 	else
 		handler_detach(bench->handler);
-	verify(bench, arm, &ram);
+	arm_verify(bench, arm, &ram);
 	ram_done(&ram);
 	return result;
 }

@@ -6,12 +6,13 @@
 
 #include "row.h"
 
-#define MAX_ROWS       64
+#define MAX_ROWS       96
 
 #define GROUP_FAULT    "fault"
 #define GROUP_RESTORE  "restore"
 #define GROUP_DIRTY    "dirty"
 #define GROUP_SNAPSHOT "snapshot"
+#define GROUP_HANDOFF  "handoff"
 
 /* The largest memory of any row, and so the size of the saved one. */
 uint64_t groups_image_bytes(bool is_quick);
@@ -40,3 +41,7 @@ void groups_dirty(struct rows *rows, bool is_quick);
 /* ---- groups-snapshot.c ---- */
 
 void groups_snapshot(struct rows *rows, bool is_quick);
+
+/* ---- groups-handoff.c ---- */
+
+void groups_handoff(struct rows *rows, bool is_quick);

@@ -133,9 +133,20 @@ static uint64_t busy_ns(void)
 	       (NSEC_PER_SEC / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
+static uint64_t children_ns(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_CHILDREN, &usage) < 0)
+		die("cannot ask what children took");
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * NSEC_PER_SEC +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * NSEC_PER_USEC;
+}
+
 struct load machine_load(void)
 {
-	struct load load = { clock_now_ns(), busy_ns(), clock_ns(CLOCK_PROCESS_CPUTIME_ID) };
+	struct load load = { clock_now_ns(), busy_ns(),
+			     clock_ns(CLOCK_PROCESS_CPUTIME_ID) + children_ns() };
 
 	for (unsigned int i = 0; i < n_own; i++) {
 		clockid_t clock;

@@ -39,7 +39,7 @@ struct load {
 
 #define N_OWN_PROCESSES 4
 
-/* Processes that count as ours beside this one. */
+/* Processes that count as ours beside this one, and those that it has waited for. */
 void machine_own(pid_t pid);
 struct load machine_load(void);
 

@@ -33,15 +33,15 @@ static const struct effort quick_effort = { .n_rounds = 3, .n_repeats = 3 };
 static const struct effort late_effort = { .n_rounds = 3 };
 
 struct options {
-	const char *ufdd, *folder, *json, *only;
+	const char *ufdd, *firecracker, *folder, *json, *only;
 	bool is_quick, is_gated;
-	bool wants_fault, wants_restore, wants_dirty, wants_snapshot;
+	bool wants_fault, wants_restore, wants_dirty, wants_snapshot, wants_handoff;
 };
 
 static _Noreturn void usage(void)
 {
-	fputs("Usage: bench --ufdd PROGRAM --scratch FOLDER [--quick] [--gate] [--json FILE] "
-	      "[--only TEXT] [GROUP]...\n",
+	fputs("Usage: bench --ufdd PROGRAM --firecracker PROGRAM --scratch FOLDER [--quick] [--gate] "
+	      "[--json FILE] [--only TEXT] [GROUP]...\n",
 	      stderr);
 	exit(2);
 }
@@ -50,6 +50,7 @@ static void parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option known[] = {
 		{ "ufdd", required_argument, NULL, 'u' },
+		{ "firecracker", required_argument, NULL, 'f' },
 		{ "scratch", required_argument, NULL, 's' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "only", required_argument, NULL, 'o' },
@@ -63,6 +64,9 @@ static void parse_options(int argc, char **argv, struct options *options)
 		switch (option) {
 		case 'u':
 			options->ufdd = optarg;
+			break;
+		case 'f':
+			options->firecracker = optarg;
 			break;
 		case 's':
 			options->folder = optarg;
@@ -87,13 +91,14 @@ static void parse_options(int argc, char **argv, struct options *options)
 		options->wants_fault |= !strcmp(argv[i], GROUP_FAULT);
 		options->wants_restore |= !strcmp(argv[i], GROUP_RESTORE);
 		options->wants_dirty |= !strcmp(argv[i], GROUP_DIRTY);
+		options->wants_handoff |= !strcmp(argv[i], GROUP_HANDOFF);
 		options->wants_snapshot |= !strcmp(argv[i], GROUP_SNAPSHOT) ||
 					   !strcmp(argv[i], GROUP_DIRTY);
 	}
 	if (optind == argc)
 		options->wants_fault = options->wants_restore = options->wants_dirty =
-			options->wants_snapshot = true;
-	if (!options->ufdd || !options->folder)
+			options->wants_snapshot = options->wants_handoff = true;
+	if (!options->ufdd || !options->firecracker || !options->folder)
 		usage();
 }
 
@@ -110,6 +115,8 @@ static void choose_rows(const struct options *options, bool has_two_cpus, struct
 		groups_dirty(&all, options->is_quick);
 	if (options->wants_snapshot)
 		groups_snapshot(&all, options->is_quick);
+	if (options->wants_handoff)
+		groups_handoff(&all, options->is_quick);
 	ret->n = 0;
 	for (unsigned int i = 0; i < all.n; i++) {
 		const struct row *row = &all.rows[i];
@@ -185,6 +192,7 @@ int main(int argc, char **argv)
 	has_two_cpus = machine_cpus(bench.cpus);
 	choose_rows(&options, has_two_cpus, &rows);
 	bench_new(&bench, options.ufdd, options.folder, groups_image_bytes(options.is_quick));
+	bench.firecracker = options.firecracker;
 	machine_pin(bench.cpus[0]);
 
 	report_head(stdout);

@@ -24,6 +24,10 @@ static const char *human(double ns, char *buffer, size_t n_buffer)
 /* What an arm came to. */
 static const char *figure(const struct row *row, double ns, char *buffer, size_t n_buffer)
 {
+	if (row->is_rate) {
+		snprintf(buffer, n_buffer, "%.0f/s", NSEC_PER_SEC / ns);
+		return buffer;
+	}
 	if (!row->moved_bytes)
 		return human(ns, buffer, n_buffer);
 	snprintf(buffer, n_buffer, "%.0f MiB/s",
@@ -49,6 +53,7 @@ void report_head(FILE *to)
 {
 	fprintf(to, "%-8s %-50s %-9s %6s %15s  %-6s %-6s %10s %10s %9s  %s\n", "group", "row",
 		"server", "ratio", "(min-max)", "target", "", "above", "below", "floor", "others");
+	fflush(to); /* processes are forked from now on */
 }
 
 void report_row(FILE *to, const struct row *row, const struct result *result)

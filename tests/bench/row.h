@@ -24,6 +24,7 @@ struct row {
 	double gate;	  /* a generous form of it; 0: none */
 	enum row_floor floor;
 	uint64_t moved_bytes;	 /* both arms are told as bytes a second; 0: as times */
+	bool is_rate;		 /* both arms are told as so many a second */
 	struct arm above, below; /* the ratio is above / below */
 };
 

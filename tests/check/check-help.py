@@ -9,7 +9,8 @@ from tree import Finding, main, without_comments, line_of
 
 COLUMNS = 80
 # program below the build directory, sources with its verb tables, start of its man pages' names
-PROGRAMS = [('cli/ufdctl', 'cli', 'ufdctl'), ('daemon/ufdd', None, 'ufdd')]
+PROGRAMS = [('cli/ufdctl', 'cli', 'ufdctl'), ('daemon/ufdd', None, 'ufdd'),
+            ('daemon/ufdd-firecracker', None, 'ufdd-firecracker')]
 VERB_TABLE = re.compile(r'\bstruct \w*(?:verb|command)\w* +\w+\[\w*\] *= *\{(.*?)\n\};', re.S)
 VERB_NAME = re.compile(r'\{\s*(?:\.name\s*=\s*)?"([a-z][a-z -]*)"')
 OPTION = re.compile(r'(?<![\w-])--[a-z][a-z-]*[a-z]')

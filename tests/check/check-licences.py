@@ -8,7 +8,7 @@ import re
 from tree import Finding, main
 
 MIT, LGPL, DUAL = 'MIT', 'LGPL-2.1-or-later', 'GPL-2.0-only OR MIT'
-MIT_ROOMS = ('include/', 'lib/base/', 'lib/kernel/', 'lib/wire/', 'lib/client/', 'docs/examples/')
+MIT_ROOMS = ('include/', 'lib/base/', 'lib/kernel/', 'lib/wire/', 'lib/client/', 'lib/preload/', 'docs/examples/')
 # Prose, data and dot files have no place for a head.
 EXEMPT = re.compile(r'^(LICENSES/.*|NEWS|(.*/)?README|.*\.(md|json|png)|(.*/)?\.[^/]+|tests/compat/.*'
                     r'|tests/(.*/)?[\w-]*(data|corpus)[\w-]*/.*)$')

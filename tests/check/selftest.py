@@ -38,13 +38,15 @@ GOOD = {
     'docs/man/libufd-pager.3.scd': 'libufd-pager(3)\n\n' + PAGE + '*ufd\\_pager\\_open*() opens.\n',
     'docs/man/ufdctl.1.scd': 'ufdctl(1)\n\n' + PAGE + '*status*, *--json*\n',
     'docs/man/ufdd.8.scd': 'ufdd(8)\n\n' + PAGE + '*--socket*\n',
+    'docs/man/ufdd-firecracker.8.scd': 'ufdd-firecracker(8)\n\n' + PAGE,
     'docs/man/ufd-protocol.7.scd': 'ufd-protocol(7)\n\n' + PAGE + '*io.ufd.guest*: *List*, *NoSuchGuest*\n',
-    'docs/meson.build': HASH + "pages = ['libufd.3', 'libufd-pager.3', 'ufdctl.1', 'ufdd.8', 'ufd-protocol.7']\n",
+    'docs/meson.build': HASH + "pages = ['libufd.3', 'libufd-pager.3', 'ufdctl.1', 'ufdd.8', 'ufdd-firecracker.8', 'ufd-protocol.7']\n",
     'docs/architecture.md': 'Rooms: `lib/base`, `lib/kernel`, `lib/guest`. See [it](architecture.md).\n',
     'LICENSES/MIT.txt': 'text\n',
     'LICENSES/LGPL-2.1-or-later.txt': 'text\n',
     'build/cli/ufdctl': PROGRAM % ('ufdctl status [--json]', ''),
     'build/daemon/ufdd': PROGRAM % ('ufdd --socket PATH', 'io.ufd.guest.List'),
+    'build/daemon/ufdd-firecracker': PROGRAM % ('ufdd-firecracker', ''),
 }
 for table in ('layers.txt', 'libraries.txt'):
     with open(os.path.join(HERE, table), encoding='utf-8') as file:

@@ -281,6 +281,8 @@ void play_detach(struct play *play)
 void play_use(struct play *play)
 {
 	make_client(play);
+	/* nobody takes it up, and it must not be in the way of what follows */
+	STEADY(play, ufd_client_offer(play->client), 0);
 	STEADY(play, add_memory(play, 0), EEXIST);
 	STEADY(play, add_memory(play, 1), EEXIST);
 	STEADY(play, add_region(play, 0), EEXIST);

@@ -9,6 +9,8 @@
  *	tick_ms=N  pause between two ticks
  *	rate=N     pages of the working set checked, then rewritten, a tick
  *	verify=N   check everything each N ticks; 0: only when told
+ *	writers=N  processes that do so side by side, each with its part of the working set; only the first
+ *		   one ticks and checks everything of its own, the others say what they find wrong
  *	nonce=S    up to 16 characters, another one for each run; each stamped page begins with it
  *
  * On the serial console it says READY once, then `TICK n`, and after each check of everything
@@ -41,6 +43,7 @@ struct settings {
 	uint64_t tick_ms;
 	uint64_t rate;
 	uint64_t verify;
+	uint64_t writers;
 	char nonce[17];
 };
 
@@ -57,6 +60,7 @@ struct guest {
 	uint64_t n_pages;
 	struct page *blanks;
 	uint64_t n_blanks;
+	uint64_t writer; /* which of them this is */
 	uint64_t tick;
 	uint64_t random;
 	uint64_t n_wrong_before; /* found wrong just before a rewrite */
@@ -173,7 +177,7 @@ static int wait_tick(const struct guest *guest)
 	ssize_t n;
 
 	nanosleep(&pause, NULL);
-	if (poll(&input, 1, 0) <= 0)
+	if (guest->writer || poll(&input, 1, 0) <= 0)
 		return 0;
 	n = read(STDIN_FILENO, bytes, sizeof(bytes));
 	return n > 0 && memchr(bytes, 'v', n);
@@ -208,6 +212,7 @@ static void settings_read(struct settings *settings)
 		number_setting(word, "tick_ms", &settings->tick_ms);
 		number_setting(word, "rate", &settings->rate);
 		number_setting(word, "verify", &settings->verify);
+		number_setting(word, "writers", &settings->writers);
 		if (!strncmp(word, "nonce=", 6))
 			strncpy(settings->nonce, word + 6, sizeof(settings->nonce) - 1);
 	}
@@ -221,6 +226,24 @@ static void *allocate(uint64_t length_bytes)
 	if (memory == MAP_FAILED)
 		give_up("out of memory");
 	return memory;
+}
+
+/* Returns in each of them. */
+static void writers_start(struct guest *guest)
+{
+	struct settings *settings = &guest->settings;
+
+	for (uint64_t i = 1; i < settings->writers && !guest->writer; i++) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			give_up("no more processes");
+		if (pid == 0)
+			guest->writer = i;
+	}
+	settings->ws_mb /= settings->writers;
+	settings->blank_mb /= settings->writers;
+	guest->random = guest->writer << 32;
 }
 
 static void guest_start(struct guest *guest)
@@ -257,21 +280,30 @@ static void console_start(void)
 int main(void)
 {
 	static struct guest guest = {
-		.settings = { .ws_mb = 64, .blank_mb = 16, .tick_ms = 10, .rate = 50 },
+		.settings = { .ws_mb = 64,
+			      .blank_mb = 16,
+			      .tick_ms = 10,
+			      .rate = 50,
+			      .writers = 1 },
 	};
 
 	console_start();
 	settings_read(&guest.settings);
+	writers_start(&guest);
 	guest_start(&guest);
-	printf("READY pages=%llu\n", (unsigned long long)(guest.n_pages + guest.n_blanks));
+	if (!guest.writer)
+		printf("READY pages=%llu\n", (unsigned long long)(guest.n_pages + guest.n_blanks));
 
 	for (;;) {
 		int asked;
 
-		printf("TICK %llu\n", (unsigned long long)guest.tick);
+		if (!guest.writer)
+			printf("TICK %llu\n", (unsigned long long)guest.tick);
 		asked = wait_tick(&guest);
 		guest.tick++;
 		rewrite_some(&guest);
+		if (guest.writer)
+			continue;
 		if (asked || (guest.settings.verify && guest.tick % guest.settings.verify == 0))
 			verify(&guest);
 	}

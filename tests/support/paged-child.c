@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/mman.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -217,18 +218,22 @@ static uint64_t child_run(const struct hello *memory, uint64_t length, const str
 static int child_map(enum child_memory kind, uint64_t length, struct hello *ret, int *ret_memfd)
 {
 	int flags = kind == CHILD_SHMEM || kind == CHILD_HUGETLB ? MAP_SHARED : MAP_PRIVATE;
+	bool is_huge = kind == CHILD_HUGETLB || kind == CHILD_ANON_HUGE;
+	bool is_anon = kind == CHILD_ANON || kind == CHILD_ANON_HUGE;
 	void *memory;
 	int r;
 
-	ret->page_bytes = kind == CHILD_HUGETLB ? 2 * MIB : 4096;
+	ret->page_bytes = is_huge ? 2 * MIB : 4096;
 	*ret_memfd = -1;
-	if (kind != CHILD_ANON) {
-		r = backing_create(ret_memfd, "child", length, kind == CHILD_HUGETLB ? 2 * MIB : 0);
+	if (!is_anon) {
+		r = backing_create(ret_memfd, "child", length, is_huge ? 2 * MIB : 0);
 		if (r < 0)
 			return r;
 	}
-	if (kind == CHILD_ANON)
+	if (is_anon)
 		flags |= MAP_ANONYMOUS;
+	if (kind == CHILD_ANON_HUGE)
+		flags |= MAP_HUGETLB | MAP_HUGE_2MB;
 	/* where transparent huge pages can be, as VMMs do it */
 	memory = mmap(NULL, length + 2 * MIB, PROT_NONE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

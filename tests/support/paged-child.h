@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum child_memory { CHILD_ANON, CHILD_SHMEM, CHILD_HUGETLB, CHILD_PRIVATE };
+/* The first of them as enum ufd_memory_kind; the last is anonymous memory of huge pages. */
+enum child_memory { CHILD_ANON, CHILD_SHMEM, CHILD_HUGETLB, CHILD_PRIVATE, CHILD_ANON_HUGE };
 
 /* Readable. */
 struct paged_child {

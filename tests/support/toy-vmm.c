@@ -7,8 +7,8 @@
  *
  * The first writes a sparse image, the second has it paged through libufd. Pages are split among
  * the threads, each of which visits its own in random or sequential order: the first visit compares
- * (and with --write rewrites, with --discard gives every fourth back); once all threads are
- *through, a second round compares everything again. On stdout:
+ * (and with --write rewrites, with --discard gives every fourth back); once all threads are through,
+ * a second round compares everything again. On stdout:
  *
  *	ATTACHED PID		the daemon pages us
  *	HALF			half of the first round is done; the daemon may be killed now
@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "support/pattern.h"
+#include "support/toy-image.h"
 
 #define MIB	      (UINT64_C(1) << 20)
 #define HUGE_BYTES    (2 * MIB)
@@ -59,6 +60,8 @@ struct options {
 	bool is_user_mode;
 	bool is_writing;
 	bool is_discarding;
+	bool is_holding;  /* before the second round, until there is a line on stdin */
+	bool is_punching; /* discards are holes in the file, which the kernel tells nobody of */
 	bool is_background;
 	bool has_client;
 };
@@ -121,29 +124,8 @@ static void count(uint64_t *counter, uint64_t n)
 
 static void signal_fd(int fd)
 {
-	uint64_t one = 1;
-
-	if (write(fd, &one, sizeof(one)) < 0)
+	if (write(fd, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0)
 		give_up("eventfd", errno);
-}
-
-/* ---- the image ------------------------------------------------------------------------------- */
-
-static void write_image(const struct options *options)
-{
-	int fd = open(options->write_image, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	char block[PATTERN_BLOCK_BYTES];
-
-	if (fd < 0 || ftruncate(fd, options->mib * MIB) < 0)
-		give_up(options->write_image, errno);
-	for (uint64_t i = 0; i < options->mib * MIB / PATTERN_BLOCK_BYTES; i++) {
-		if (pattern_is_zero(options->seed, i))
-			continue;
-		pattern_write(block, options->seed, i, 0);
-		if (pwrite(fd, block, sizeof(block), i * sizeof(block)) < 0)
-			give_up("cannot write the image", errno);
-	}
-	close(fd);
 }
 
 /* ---- memories -------------------------------------------------------------------------------- */
@@ -313,11 +295,13 @@ static void discard_page(struct toy *toy, struct memory *memory, uint64_t page)
 	}
 	if (r && r != -ETIMEDOUT && r != -ECONNRESET)
 		return;
-	if (madvise(memory->bytes + offset, toy->page_bytes,
-		    memory->backing < 0 ? MADV_DONTNEED : MADV_REMOVE) < 0)
-		give_up("madvise", errno);
-	/* After a half-told discard the page may be zero or the source's: write it, then it is
-	 * known. */
+	if (toy->options.is_punching
+		    ? fallocate(memory->backing, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)offset, (off_t)toy->page_bytes)
+		    : madvise(memory->bytes + offset, toy->page_bytes,
+			      memory->backing < 0 ? MADV_DONTNEED : MADV_REMOVE))
+		give_up("cannot discard", errno);
+	/* After a half-told one the page may be zero or the source's: write it, then it is known. */
 	memory->generations[page] = DISCARDED;
 	if (r) {
 		memset(memory->bytes + offset, 0, toy->page_bytes);
@@ -409,6 +393,8 @@ static void go_on(struct toy *toy)
 		if (toy->client)
 			add_memory(toy, &toy->memories[1]);
 	}
+	if (options->is_holding)
+		wait_for_line();
 	for (unsigned int i = 0; i < options->n_threads; i++)
 		sem_post(&toy->hot_added);
 	printf("HALF\n");
@@ -498,6 +484,8 @@ static const struct option long_options[] = {
 	{ "user-mode", no_argument, NULL, 'u' },
 	{ "write", no_argument, NULL, 'w' },
 	{ "discard", no_argument, NULL, 'd' },
+	{ "punch", no_argument, NULL, 'P' },
+	{ "hold", no_argument, NULL, 'h' },
 	{ "background", no_argument, NULL, 'b' },
 	{ "no-client", no_argument, NULL, 'x' },
 	{},
@@ -553,6 +541,12 @@ static void take_option(struct options *options, int option)
 	case 'd':
 		options->is_discarding = true;
 		break;
+	case 'P':
+		options->is_discarding = options->is_punching = true;
+		break;
+	case 'h':
+		options->is_holding = true;
+		break;
 	case 'b':
 		options->is_background = true;
 		break;
@@ -590,7 +584,10 @@ int main(int argc, char **argv)
 	}
 
 	if (options.write_image) {
-		write_image(&options);
+		int r = toy_image_write(options.write_image, options.seed, options.mib * MIB);
+
+		if (r < 0)
+			give_up(options.write_image, -r);
 		return 0;
 	}
 	return run(&options);

@@ -72,7 +72,8 @@ static int fixture_build(struct fixture *fixture, enum child_memory kind,
 	UFD_OPTS(ufd_pager_opts, opts, .on_event = on_event, .userdata = fixture);
 	UFD_OPTS(ufd_pager_memory_opts, memory, .name = "ram", .length = fixture->child.length,
 		 .page_bytes = fixture->child.page_bytes, .source = fixture->source,
-		 .backing = fixture->child.memfd, .kind = kind);
+		 .backing = fixture->child.memfd,
+		 .kind = kind == CHILD_ANON_HUGE ? UFD_MEMORY_ANON : kind);
 	uint32_t mapper;
 	int r;
 
@@ -112,7 +113,7 @@ static void start_child(struct fixture *fixture, enum child_memory kind, uint64_
 {
 	int r;
 
-	if (kind == CHILD_HUGETLB && !hugepages_are_reserved())
+	if ((kind == CHILD_HUGETLB || kind == CHILD_ANON_HUGE) && !hugepages_are_reserved())
 		unit_skip("no huge pages of 2 MiB to be had");
 	r = child_start(&fixture->child, kind, length);
 	if (r == -EPERM || r == -EACCES)
@@ -143,6 +144,8 @@ static const struct {
 	{ "private, background", CHILD_PRIVATE, false, 4, CHILD_RANDOM, 0, 0, true },
 	{ "hugetlb, on demand", CHILD_HUGETLB, false, 2, CHILD_RANDOM, 1, 0, true },
 	{ "hugetlb, background", CHILD_HUGETLB, false, 4, CHILD_RANDOM, 0, 0, false },
+	{ "huge anon, on demand", CHILD_ANON_HUGE, false, 2, CHILD_RANDOM, 1, 0, true },
+	{ "huge anon, background", CHILD_ANON_HUGE, false, 4, CHILD_RANDOM, 0, 0, true },
 	{ "hugetlb minor", CHILD_HUGETLB, true, 2, CHILD_RANDOM, 0, 0, true },
 };
 
@@ -229,6 +232,34 @@ START_TEST(discarded_pages_read_zero_and_only_they)
 		ck_assert_uint_eq(child_peek(&fixture.child, 101), 0);
 		ck_assert_uint_eq(child_peek(&fixture.child, 103), child_word(103, 0));
 	}
+	fixture_done(&fixture);
+	close(fd);
+}
+END_TEST
+
+START_TEST(discarded_and_empty_pages_of_huge_anonymous_memory_read_zero)
+{
+	UFD_OPTS(ufd_pager_guest_opts, opts, .no_background = 1, .window_bytes = UFD_NO_WINDOW);
+	UFD_OPTS(ufd_guest_stats, stats);
+	struct fixture fixture = {};
+	int fd;
+
+	start_child(&fixture, CHILD_ANON_HUGE, 6 * 2 * MIB);
+	fd = source_file(4 * 2 * MIB, 2 * MIB);
+	ck_assert_int_eq(ftruncate(fd, 6 * 2 * MIB), 0); /* the last ones are holes */
+	fixture.source = source_of("file:", fd);
+	ck_assert_int_eq(fixture_build(&fixture, CHILD_ANON_HUGE, &opts), 0);
+
+	ck_assert_uint_eq(child_peek(&fixture.child, 5), 0);
+	child_poke(&fixture.child, 1, 4711);
+	child_advise(&fixture.child, 1, 1, MADV_DONTNEED);
+	ck_assert_uint_eq(child_peek(&fixture.child, 1), 0);
+	child_advise(&fixture.child, 2, 1, MADV_DONTNEED); /* before it ever came */
+	ck_assert_uint_eq(child_peek(&fixture.child, 2), 0);
+	ck_assert_uint_eq(child_peek(&fixture.child, 0), child_word(0, 0));
+	ck_assert_uint_eq(child_peek(&fixture.child, 3), child_word(3, 0));
+	ufd_pager_guest_stats(fixture.guest, &stats);
+	ck_assert_uint_eq(stats.exhausted, 0);
 	fixture_done(&fixture);
 	close(fd);
 }
@@ -487,6 +518,7 @@ int main(void)
 		(struct unit_test[]){
 			UNIT_TABLE(every_page_is_right, rounds),
 			UNIT_TABLE(discarded_pages_read_zero_and_only_they, discards),
+			UNIT(discarded_and_empty_pages_of_huge_anonymous_memory_read_zero),
 			UNIT(a_hole_punched_without_a_word_reads_zero_and_is_told),
 			UNIT(a_touched_hole_still_gets_the_sources_bytes),
 			UNIT(a_mapper_that_comes_later_is_told_and_shows_the_guest_no_wrong_page),

@@ -39,6 +39,7 @@ restore() {
 	guest_start lazy memfd -incoming defer "$@"
 	if wait_for_socket lazy "$SCRATCH/lazy.qmp" 20 &&
 		ufdctl restore "$directory" --qmp "$SCRATCH/lazy.qmp" --name "$name" --wait &&
+		ufdctl guest show "$name" &&
 		guest_expect lazy 'TICK 2[0-9]*' 60 2>>"$log"; then
 		guest_verify lazy 60 2>>"$log" && echo "$line" >>"$log"
 		[[ $line == *" ok pages="*" wrong=0" ]] && status=0
@@ -87,6 +88,13 @@ tap "a guest is saved" $?
 row "it goes on in another QEMU" "$SCRATCH/one"
 row "under -sandbox on" "$SCRATCH/one" \
 	-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+if guest_run_preloaded; then
+	row "under ufdctl run and -sandbox on" "$SCRATCH/one" \
+		-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+	grep -q 'VIA: preload' "$log"
+	tap "nobody traced that one" $?
+fi
+GUEST_RUN=()
 row "as an unprivileged user" "$SCRATCH/one" -runas nobody
 
 guest_plain_snapshot "$SCRATCH/one" "$SCRATCH/plain" >>"$log" 2>&1
