@@ -77,9 +77,9 @@ int fill_prove(struct mapping *mapping, uint64_t page, bool *ret_exists)
 	r = pagemap_open_once(&mapper->pagemap, mapper->pid);
 	if (r < 0)
 		return r;
-	r = pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1);
-	if (r < 0)
-		return r;
+	/* there is one, and it says nothing now: not proved */
+	if (pagemap_read(mapper->pagemap, mapping_address(mapping, page), &word, 1) < 0)
+		word = 0;
 	*ret_exists = word & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
 	return 0;
 }
