@@ -153,6 +153,7 @@ static int info_of_memory(const struct ufd_pager_guest *paged, bool is_source, u
 	struct kept_source source;
 	dev_t device;
 	ino_t inode;
+	int r;
 
 	if (!is_source) {
 		if (memory_recorded_file(ledger, id, &device, &inode))
@@ -161,8 +162,9 @@ static int info_of_memory(const struct ufd_pager_guest *paged, bool is_source, u
 		info->inode = inode;
 		return 0;
 	}
-	if (kept_source_get(ledger, id, &source))
-		return -ENOENT;
+	r = kept_source_get(ledger, id, &source);
+	if (r)
+		return r == -ENOMEM ? r : -ENOENT;
 	info->device = source.identity.device;
 	info->inode = source.identity.inode;
 	kept_source_done(&source);
@@ -182,8 +184,12 @@ static int handle_info(const struct ufd_pager_guest *paged, uint32_t kind, uint3
 
 	if (kind < UFD_HANDLE_UFFD || kind > UFD_HANDLE_SOURCE || (is_memory && id >= MAX_MEMORIES))
 		return -ENOENT;
-	if (is_memory && info_of_memory(paged, kind == UFD_HANDLE_SOURCE, id, info))
-		return -ENOENT;
+	if (is_memory) {
+		int r = info_of_memory(paged, kind == UFD_HANDLE_SOURCE, id, info);
+
+		if (r)
+			return r;
+	}
 	if (find_recorded(ledger, is_memory, id, &mapping)) {
 		info->address = mapping.range.start.v;
 		info->length = mapping.range.length_bytes;
